@@ -1,0 +1,148 @@
+"""Shared fixtures: a miniature FLUX with random weights, in the standard diffusers folder layout.
+
+Every part has the class and topology of FLUX.1-dev (8x VAE with 16 latent channels, CLIP and T5 encoders with
+tokenizers of their own, double and single transformer blocks, guidance embedding, shifted Euler scheduler);
+only the widths are tiny, so that a test takes milliseconds. 32 x 32 pixels are 4 x 4 latents are 4 image tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before any Hugging Face import: a test that reaches for the network is a fault in the test.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from utils.flux import Flux
+
+MINI_RESOLUTION = 32
+MINI_SEQUENCE_LENGTH = 12
+WORDS = "a photo of an old young smiling man woman person with glasses beard cat dog on the red blue hill"
+
+
+def _mini_transformer() -> torch.nn.Module:
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        pooled_projection_dim=20,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
+def _mini_vae() -> torch.nn.Module:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 8, 8),
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=2,
+        sample_size=MINI_RESOLUTION,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        force_upcast=True,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+def _mini_text_parts() -> dict[str, object]:
+    """CLIP and T5 encoders of a few thousand parameters, with tokenizers that know WORDS and the letters."""
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        T5Config,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
+
+    letters = list("abcdefghijklmnopqrstuvwxyz,.-'0123456789")
+    clip_tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    tokenizer = CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(clip_tokens)}, merges=[], model_max_length=16
+    )
+    clip_config = CLIPTextConfig(
+        vocab_size=len(clip_tokens),
+        hidden_size=20,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        projection_dim=20,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    t5_pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    t5_pieces += [("▁" + word, -3.0) for word in dict.fromkeys(WORDS.split())]
+    t5_pieces += [(letter, -6.0) for letter in letters]
+    tokenizer_2 = T5Tokenizer(vocab=t5_pieces, extra_ids=0, model_max_length=MINI_SEQUENCE_LENGTH)
+    t5_config = T5Config(
+        vocab_size=len(t5_pieces),
+        d_model=24,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+    )
+    return {
+        "text_encoder": CLIPTextModel(clip_config),
+        "tokenizer": tokenizer,
+        "text_encoder_2": T5EncoderModel(t5_config),
+        "tokenizer_2": tokenizer_2,
+    }
+
+
+@pytest.fixture(scope="session")
+def mini_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a saved miniature FLUX (float32). Read only: shared by every test of the session."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    folder = tmp_path_factory.mktemp("mini_flux")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipeline = FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                num_train_timesteps=1000,
+                shift=3.0,
+                use_dynamic_shifting=True,
+                base_shift=0.5,
+                max_shift=1.15,
+                base_image_seq_len=256,
+                max_image_seq_len=4096,
+            ),
+            transformer=_mini_transformer(),
+            vae=_mini_vae(),
+            **_mini_text_parts(),
+        )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def mini_flux_loaded(mini_flux: Path) -> Flux:
+    """The miniature FLUX loaded by utils.flux on the CPU, fresh for each test (adapters may be added)."""
+    from utils.flux import load_flux
+
+    return load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
