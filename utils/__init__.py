@@ -1,0 +1,1 @@
+"""The library behind the PairEdit scripts: configuration, data, method, training, sampling and metrics."""

@@ -1,0 +1,38 @@
+"""Faults that lie in what the user gave, and the one place where they become an exit status.
+
+Library code raises `UserError` with a single line that names the file or key, what was expected and what was
+found. Scripts hand their `main` to `run_cli`, which prints that line and leaves with status 2. Every other
+exception is a fault of ours and keeps its traceback.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """A fault in what the user gave. The message is one line: the file or key, expected, found."""
+
+
+def run_cli(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and exit the process.
+
+    The exit status is main's own (None = 0), 2 with "error: <message>" on stderr after a `UserError`, and 130
+    (128 + SIGINT, as shells have it) after Ctrl-C. Any other exception passes through with its traceback.
+    """
+    try:
+        status = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status or 0)
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the option most like `word`, or "" when none comes near."""
+    matches = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
