@@ -1,0 +1,154 @@
+"""From noise to an image: the Euler loop, and sweeps of an edit's scale that share what they can.
+
+Works on any velocity field, a FLUX transformer or a lambda. Convention: `sigma` in [0, 1], 1 = noise, and
+velocity = d x_t / d sigma, so integrating from sigma = 1 down to sigma = 0 turns noise into an image.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+VelocityFn = Callable[[Tensor, Tensor], Tensor]
+"""(x_t of shape (B, ...), sigma of shape (B,)) -> velocity, shaped like x_t."""
+
+OnStep = Callable[[int, Tensor], None]
+"""(step_index just done, x_t after it); for progress bars and for looking at what happens on the way."""
+
+
+def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Draw the starting noise of one image a seed.
+
+    Every seed has a generator of its own, on the CPU: its image then depends neither on the other images of
+    the batch nor on the device. It is also what `FluxPipeline(generator=...)` draws for that seed in float32.
+
+    Args:
+        seeds: one integer an image.
+        shape: of one image's latents, (C, h, w).
+
+    Returns:
+        (len(seeds), *shape), float32 on the CPU, standard normal.
+
+    Raises:
+        ValueError: `seeds` is empty.
+    """
+    if not seeds:
+        raise ValueError("initial_noise: expected at least one seed, found none")
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def euler_sample(
+    velocity: VelocityFn,
+    x: Tensor,
+    sigmas: Tensor,
+    start: int = 0,
+    stop: int | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Integrate the probability-flow ODE with Euler's method, over steps `start` to `stop` - 1.
+
+        x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * velocity(x_i, sigma_i)
+
+    (Liu et al. 2022, "Flow Straight and Fast", arXiv 2209.03003, section 2.) As in diffusers' scheduler, the
+    sum is taken in float32 at least, and the state is handed on in the velocity's own dtype.
+
+    Args:
+        velocity: the field; called with x_t (B, ...) and sigma (B,).
+        x: (B, ...), the state at sigmas[start].
+        sigmas: (N + 1,), noise levels in [0, 1], descending for generation; N is the number of steps.
+        start: index of the first step taken.
+        stop: index one past the last step taken; None takes all N.
+        on_step: called after each step with its index and the new state.
+
+    Returns:
+        (B, ...), the state at sigmas[stop]; `x` itself when there is no step to take.
+
+    Raises:
+        ValueError: not 0 <= start <= stop <= N.
+    """
+    num_steps = len(sigmas) - 1
+    stop = num_steps if stop is None else stop
+    if not 0 <= start <= stop <= num_steps:
+        raise ValueError(
+            f"expected 0 <= start <= stop <= {num_steps} steps, found start={start}, stop={stop}"
+        )
+    sigmas = sigmas.to(x.device)
+    for step_index in range(start, stop):
+        sigma = sigmas[step_index]
+        v = velocity(x, sigma.expand(len(x)))
+        precise = torch.promote_types(v.dtype, torch.float32)
+        x = (x.to(precise) + (sigmas[step_index + 1] - sigma) * v).to(v.dtype)
+        if on_step is not None:
+            on_step(step_index, x)
+    return x
+
+
+def sweep_skips(
+    velocity_for: Callable[[float], VelocityFn],
+    x_start: Tensor,
+    sigmas: Tensor,
+    skips: Sequence[int],
+    scales: Sequence[float],
+    on_step: OnStep | None = None,
+) -> dict[int, dict[float, Tensor]]:
+    """Generate at every slider scale, the edit setting in at step `skip`, for every skip.
+
+    Before `skip` all scales follow the unedited base (scale 0), which keeps the composition; that prefix is
+    computed once. All skips share one base trajectory, and scale 0 is its end: the edited scales cost
+    N - skip forward passes each and nothing is computed twice (`sweep_forwards` gives the number).
+
+    Args:
+        velocity_for: slider scale -> velocity field. Called for scale 0 first, then once for every other
+            scale, and a field is no longer used when the next is asked for, so it may switch adapters.
+        x_start: (B, ...), noise at sigmas[0].
+        sigmas: (N + 1,) as in `euler_sample`.
+        skips: step indices in 0..N; N means the edit never sets in.
+        scales: slider scales, of either sign; a repeated scale is computed once.
+        on_step: as in `euler_sample`, called for every forward pass made.
+
+    Returns:
+        {skip: {scale: (B, ...) at sigmas[N]}}, in the order of `skips` and `scales`.
+
+    Raises:
+        ValueError: no skip, no scale, or a skip outside 0..N.
+    """
+    num_steps = len(sigmas) - 1
+    if not skips or not scales:
+        raise ValueError(f"expected at least one skip and one scale, found skips={skips}, scales={scales}")
+    if outside := [skip for skip in skips if not 0 <= skip <= num_steps]:
+        raise ValueError(f"expected every skip within 0..{num_steps}, found {outside}")
+    edited = list(dict.fromkeys(scale for scale in scales if scale != 0))
+    base_end = num_steps if len(edited) < len(set(scales)) else max(skips)
+
+    base = {0: x_start}
+    base_velocity, done = velocity_for(0.0), 0
+    for step in sorted({*skips, base_end}):
+        base[step] = euler_sample(base_velocity, base[done], sigmas, done, step, on_step)
+        done = step
+
+    samples: dict[int, dict[float, Tensor]] = {skip: dict.fromkeys(scales, base[done]) for skip in skips}
+    for scale in edited:
+        velocity = velocity_for(scale)
+        for skip in samples:
+            samples[skip][scale] = euler_sample(velocity, base[skip], sigmas, skip, None, on_step)
+    return samples
+
+
+def sweep(
+    velocity_for: Callable[[float], VelocityFn],
+    x_start: Tensor,
+    sigmas: Tensor,
+    skip: int,
+    scales: Sequence[float],
+    on_step: OnStep | None = None,
+) -> dict[float, Tensor]:
+    """Generate at every slider scale for one skip; `sweep_skips` says how. Returns {scale: (B, ...)}."""
+    return sweep_skips(velocity_for, x_start, sigmas, [skip], scales, on_step)[skip]
+
+
+def sweep_forwards(num_inference_steps: int, skips: Sequence[int], scales: Sequence[float]) -> int:
+    """Count the forward passes `sweep_skips` makes, the total of its progress bar."""
+    edited = {scale for scale in scales if scale != 0}
+    base = num_inference_steps if len(edited) < len(set(scales)) else max(skips)
+    return base + len(edited) * sum(num_inference_steps - skip for skip in set(skips))
