@@ -1,0 +1,264 @@
+"""From a YAML and the command line to a typed config, and from a config to its runs.
+
+Layers, each over the one before: the defaults of `Config`, config/base/BASE.yaml, config/NAME.yaml, key=value
+on the command line. Run from train/, as the scripts are:
+
+    python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
+"""
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from utils.errors import UserError, nearest
+from utils.runs import Run, expand_runs
+from utils.schema import KEYS, Config, coerce, contradictions
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Config",
+    "Run",
+    "check_writable",
+    "expand_runs",
+    "load_config",
+    "load_prompts",
+    "parse_args",
+    "read_config",
+    "resolve_device",
+    "resolve_model_path",
+    "save_config",
+]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def parse_args(argv: Sequence[str] | None = None, description: str = "") -> argparse.Namespace:
+    """Parse a script's command line into `c`, `dry_run` and `overrides` (key=value; --device becomes one)."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--c", required=True, metavar="NAME", help="a study: the YAML of that name in config/"
+    )
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or N; the same as device=...")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
+    args = parser.parse_intermixed_args(argv)
+    if args.device is not None:
+        args.overrides.append(f"device={args.device}")
+    return args
+
+
+def load_config(
+    name: str,
+    overrides: Sequence[str],
+    config_dir: Path,
+    methods: Collection[str] | None = None,
+    train_methods: Collection[str] | None = None,
+) -> Config:
+    """Read the study `name` (with or without .yaml) of `config_dir`, on its base, under `overrides`.
+
+    `methods` and `train_methods` are the values that python_name and train_method may have; None leaves them
+    unchecked. All faults come together in one `UserError`: a missing YAML or base, unknown keys, wrong types,
+    values out of range, keys that contradict each other.
+    """
+    study_path = _yaml_in(config_dir, name, "config")
+    study = _read_yaml(study_path)
+    command, faults = _parse_overrides(overrides)
+    base = command.get("base", study.get("base", Config().base))
+    base_path = _yaml_in(config_dir / "base", str(base), "base")
+    layers = {
+        f"base/{base_path.name}": _read_yaml(base_path),
+        study_path.name: study,
+        "command line": command,
+    }
+    return _build(layers, methods, train_methods, faults)
+
+
+def read_config(path: Path) -> Config:
+    """Read back a config saved by `save_config`, complete in itself; raises `UserError` on any fault."""
+    return _build({str(path): _read_yaml(path)}, None, None, [])
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every key with its resolved value as YAML, making the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+
+
+def load_prompts(path: Path) -> list[str]:
+    """Read a YAML list of prompts; raises `UserError` unless it holds at least one text and nothing else."""
+    prompts = _load_yaml(path)
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(f"{path}: expected a YAML list of prompts, found {_shorten(prompts)}")
+    return prompts
+
+
+def _yaml_in(folder: Path, name: str, what: str) -> Path:
+    path = folder / f"{name.removesuffix('.yaml')}.yaml"
+    if path.is_file():
+        return path
+    there = sorted(other.stem for other in folder.glob("*.yaml"))
+    listing = ", ".join(there) if there else "none"
+    raise UserError(
+        f"{what} {name!r}: expected a file {path}, found none{nearest(name, there)}; there are: {listing}"
+    )
+
+
+def _load_yaml(path: Path) -> Any:
+    """The plain content of a YAML file, before its ${...} are resolved; None when it is empty."""
+    try:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected YAML, found {_shorten(str(error))}") from None
+    except OSError as error:
+        raise UserError(f"{path}: expected a readable file, found {error.strerror or error}") from None
+    return OmegaConf.to_container(loaded)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    content = _load_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {_shorten(content)}")
+    return {str(key): value for key, value in content.items()}
+
+
+def _shorten(value: object) -> str:
+    line = " ".join(str(value).split())
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+def _parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split key=value arguments; text is taken as it stands, anything else is read as YAML."""
+    values, faults = {}, []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(f"command line: expected key=value, found {override!r}")
+        elif KEYS.get(key) is str or (KEYS.get(key) == list[str] and not text.startswith("[")):
+            values[key] = text
+        else:
+            try:
+                values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload, index]
+            except (YAMLError, OmegaConfBaseException):
+                faults.append(f"command line: {key}: expected a YAML value, found {text!r}")
+    return values, faults
+
+
+def _build(
+    layers: Mapping[str, dict[str, Any]],
+    methods: Collection[str] | None,
+    train_methods: Collection[str] | None,
+    faults: list[str],
+) -> Config:
+    """Lay the layers over each other, check every key, and raise all faults together."""
+    origin: dict[str, str] = {}
+    given: dict[str, Any] = {}
+    for where, layer in layers.items():
+        for key, value in layer.items():
+            if key in KEYS:
+                origin[key], given[key] = where, value
+            else:
+                faults.append(
+                    f"{where}: unknown key {key!r}{nearest(key, KEYS) or ' (the keys: utils/schema.py)'}"
+                )
+    values = {}
+    for key, value in _resolve(given, faults).items():
+        try:
+            values[key] = coerce(key, value)
+        except ValueError as error:
+            faults.append(f"{origin[key]}: {key}: {error}")
+    if "num_inference_steps" in values:
+        values.setdefault("end_step", values["num_inference_steps"] - 1)
+    config = Config(**values)
+    if not faults:
+        faults.extend(contradictions(config))
+    for key, known in (("python_name", methods), ("train_method", train_methods)):
+        value = getattr(config, key)
+        if known is not None and value not in known:
+            faults.append(
+                f"{key}: expected one of {', '.join(sorted(known))}, found {value!r}{nearest(value, known)}"
+            )
+    if faults:
+        raise UserError("; ".join(faults))
+    return config
+
+
+def _resolve(given: dict[str, Any], faults: list[str]) -> dict[str, Any]:
+    """Replace each ${key} by that key's value, as OmegaConf has it: `config_name: rank${rank}`."""
+    config = OmegaConf.create({**OmegaConf.to_container(OmegaConf.structured(Config)), **given})  # type: ignore[dict-item]
+    resolved = {}
+    for key, value in given.items():
+        try:
+            found = config[key]
+            resolved[key] = (
+                OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+            )
+        except OmegaConfBaseException as error:
+            faults.append(
+                f"{key}: expected ${{...}} to name another key, found {value!r} ({_shorten(error)})"
+            )
+    return resolved
+
+
+def resolve_device(device: str, warn: Callable[[str], object] = print) -> "torch.device":
+    """Turn auto, cpu, cuda, cuda:N or N into a torch device.
+
+    Without CUDA, a CUDA device becomes the CPU and `warn` gets one line saying so. With CUDA, an index beyond
+    the last raises `UserError`.
+    """
+    import torch  # here, so that reading a config stays instant
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        warn(f"device {device}: this machine has no CUDA; using the CPU")
+        return torch.device("cpu")
+    digits = re.search(r"\d+$", device)
+    index = int(digits.group()) if digits else 0
+    if index >= count:
+        raise UserError(f"device: expected a CUDA index from 0 to {count - 1}, found {device}")
+    return torch.device("cuda", index)
+
+
+def resolve_model_path(name: str) -> str:
+    """Find the base model: a folder here, else one in the repository, else a hub id "owner/name".
+
+    A name whose first part is a folder here or in the repository is a path, never a hub id, so that a missing
+    folder is not looked for on the hub. Raises `UserError` when nothing is found, and on a folder that is no
+    diffusers pipeline.
+    """
+    path = Path(name).expanduser()
+    for folder in (path, REPOSITORY / path):
+        if folder.is_dir():
+            if not (folder / "model_index.json").is_file():
+                raise UserError(
+                    "pretrained_model_name_or_path: expected a diffusers folder with a model_index.json, "
+                    f"found {folder} without one"
+                )
+            return str(folder)
+    looks_like_hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+    if looks_like_hub_id and not any((root / path.parts[0]).exists() for root in (Path(), REPOSITORY)):
+        return name
+    raise UserError(
+        f"pretrained_model_name_or_path: expected a folder (here or in {REPOSITORY}) or a hub id owner/name, "
+        f"found {name!r}"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and write to it once; raises `UserError` when either fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: expected a folder to write to, found {error.strerror or error}") from None

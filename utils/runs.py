@@ -1,0 +1,125 @@
+"""The runs of a study and where their files lie.
+
+A study's sweep is datasets x versions x noise_scales. Each `Run` carries a config narrowed to itself, so that
+the config saved beside the weights expands to that one run again. Names are the reference implementation's.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.schema import Config
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and the images made with it. Every path is relative to the current folder."""
+
+    config: Config
+    dataset: str
+    noise_scale: float  # beta
+    version: int
+
+    @property
+    def name(self) -> str:
+        """The run's folder name, such as glasses_vtrain_image_4.0eta_1.0ns_full_base_v1."""
+        config = self.config
+        return (
+            f"{self.dataset}_v{config.python_name}_{config.cfg_eta:.1f}eta_{self.noise_scale:.1f}ns_"
+            f"{config.train_method}_{config.config_name}_v{self.version}"
+        )
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training: versions differ in nothing else."""
+        return self.config.seed + self.version
+
+    @property
+    def folder(self) -> Path:
+        """Everything training writes."""
+        return Path(self.config.output_folder) / self.dataset / self.name
+
+    def stem(self, step: int | None = None) -> str:
+        """File stem of the weights after `step` optimizer steps (None: at the end of training)."""
+        config = self.config
+        step = config.train_iteration if step is None else step
+        return (
+            f"{self.dataset}_{config.cfg_eta:.1f}eta_{self.noise_scale:.1f}ns_"
+            f"{config.num_inference_steps}inf_{step}epoch"
+        )
+
+    def weights_path(self, step: int | None = None) -> Path:
+        """The LoRA in diffusers format."""
+        return self.folder / f"{self.stem(step)}.safetensors"
+
+    def reference_path(self, step: int | None = None) -> Path:
+        """The same LoRA in the reference implementation's format."""
+        return self.folder / f"{self.stem(step)}.pt"
+
+    @property
+    def lora_path(self) -> Path:
+        """The LoRA that generation applies: the run's own, or trained_lora_path with use_trained_lora_path on."""
+        config = self.config
+        return Path(config.trained_lora_path) if config.use_trained_lora_path else self.weights_path()
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved config, narrowed to this run."""
+        return self.folder / "config.yaml"
+
+    @property
+    def log_path(self) -> Path:
+        """The losses, one JSON object a line."""
+        return self.folder / "losses.jsonl"
+
+    @property
+    def source_folder(self) -> Path:
+        """The images before the edit."""
+        return Path(self.config.datasets_folder) / self.dataset / self.config.source_folder
+
+    @property
+    def target_folder(self) -> Path:
+        """The images after the edit."""
+        return Path(self.config.datasets_folder) / self.dataset / self.config.target_folder
+
+    @property
+    def gen_folder(self) -> Path:
+        """Everything generation writes."""
+        return Path(self.config.output_folder_gen) / self.dataset / self.name
+
+    @property
+    def prompt(self) -> str:
+        """This dataset's prompt, for when use_prompts_file is off."""
+        return self.config.prompt[0]
+
+    @property
+    def prompts_path(self) -> Path:
+        """This dataset's YAML list of prompts, for when use_prompts_file is on."""
+        return Path("prompts") / self.config.prompts_file[0]
+
+
+def expand_runs(config: Config) -> list[Run]:
+    """List the runs of a sweep: datasets, then versions from train_start on, then noise_scales.
+
+    A dataset takes the prompt and the prompts file at its own position in the lists, or the last there is.
+    Raises `UserError` when two runs would share a folder, as 1.0 and 1.04 do, names having one decimal.
+    """
+    runs: list[Run] = []
+    for index, dataset in enumerate(config.datasets):
+        for version in range(config.train_start, config.train_start + config.train_count):
+            for noise_scale in config.noise_scales:
+                own = replace(
+                    config,
+                    datasets=[dataset],
+                    noise_scales=[noise_scale],
+                    train_start=version,
+                    train_count=1,
+                    prompt=[config.prompt[min(index, len(config.prompt) - 1)]],
+                    prompts_file=[config.prompts_file[min(index, len(config.prompts_file) - 1)]],
+                )
+                runs.append(Run(own, dataset, noise_scale, version))
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"datasets, noise_scales: expected a name for each run, found {name!r} twice")
+    return runs

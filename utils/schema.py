@@ -1,0 +1,208 @@
+"""The keys of a study, their types and what makes a value right.
+
+`Config` is the one list of keys: names and meanings are those documented in the README. `coerce` turns what a
+YAML or the command line holds into a typed value, `contradictions` checks the keys against each other. Both
+only look; reading files and layering them is utils/config.py's.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+RESIZE_RULES = ("error", "stretch", "center_crop")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class Config:
+    """One study: what to train, on which pairs, and what to generate with it. Defaults suit FLUX.1-dev."""
+
+    # the machine and the base model
+    device: str = "auto"  # auto, cpu, cuda, cuda:N, or N alone
+    base: str = "flux_dev"  # a file in config/base/, whose keys hold where nothing else gives them
+    pretrained_model_name_or_path: str = "black-forest-labs/FLUX.1-dev"
+    resolution: int = 512  # pixels a side, of the pairs and of generated images
+    dtype: str = "bfloat16"  # of the frozen base; adapters are always float32
+    max_sequence_length: int = 512  # T5 tokens a prompt
+
+    # the pairs: datasets_folder/DATASET/{source_folder,target_folder}, matched by file stem
+    datasets_folder: str = "datasets"
+    datasets: list[str] = field(default_factory=lambda: ["glasses"])
+    source_folder: str = "source"
+    target_folder: str = "target"
+    resize: str = "error"  # for images that are not square or of unequal size: error, stretch, center_crop
+
+    # the method
+    python_name: str = "train_image"  # the objective, by its script's name
+    config_name: str = "base"  # a label of your own in the names of runs
+    start_step: int = 0  # first and last step index drawn in training, of num_inference_steps
+    end_step: int = 27  # left out everywhere: the last step
+    num_inference_steps: int = 28
+    guidance_scale: float = 3.5  # FLUX's distilled guidance embedding
+    cfg_eta: float = 4.0  # eta, the strength of the guidance direction source - target
+    noise_scales: list[float] = field(
+        default_factory=lambda: [1.0]
+    )  # beta of the content-preserving schedule
+
+    # training; the sweep is datasets x versions x noise_scales
+    train_method: str = "full"  # which linear layers carry the LoRA
+    rank: int = 16
+    alpha: float = 1.0
+    lr: float = 2e-3
+    batch_size: int = 1
+    train_iteration: int = 500
+    save_per_steps: int = 500
+    train_start: int = 1  # number of the first version
+    train_count: int = 1  # how many versions, each with a seed of its own (seed + version)
+    seed: int = 0
+    gradient_checkpointing: bool = False  # less memory for about a third more time
+    log_every: int = 10  # steps between two lines of the loss log
+    output_folder: str = "output/models/image/"
+
+    # generation
+    use_trained_lora_path: bool = False  # apply trained_lora_path in place of each run's own LoRA
+    trained_lora_path: str = ""
+    use_prompts_file: bool = False  # draw prompts from prompts_file in place of prompt
+    prompts_file: list[str] = field(
+        default_factory=lambda: ["prompts-person.yaml"]
+    )  # in prompts/, one a dataset
+    prompt: list[str] = field(
+        default_factory=lambda: ["image of a person"]
+    )  # one a dataset, the last goes on
+    use_random_seed: bool = False
+    start_seed_gen: int = 6666
+    count_gen: int = 2  # images (seeds) for each run and skip
+    skips: list[int] = field(default_factory=lambda: [14])  # step index from which the adapter is active
+    scales: list[float] = field(default_factory=lambda: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    output_folder_gen: str = "output/eval/image/"
+
+    # real images
+    image_ids: list[str] = field(default_factory=list)  # stems in the source folder; none = all of them
+    semantic_lora_path: str = ""
+    semantic_cfg_scale: float = 0.75  # w, the strength of the edit beside the inversion
+
+
+KEYS: dict[str, Any] = get_type_hints(Config)
+
+# One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. A prompt keeps its commas.
+COMMA_LISTS = {key for key, kind in KEYS.items() if get_origin(kind) is list} - {"prompt"}
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false (or 1 or 0)", str: "text"}
+
+
+def _one_of(options: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value in options), "one of " + ", ".join(options)
+
+
+def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value >= least), f"{least} or more"
+
+
+_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: value > 0), "more than 0"
+_FILLED: tuple[Callable[[Any], bool], str] = (
+    (lambda value: bool(value) and "" not in value),
+    "at least one entry",
+)
+_TEXT: tuple[Callable[[Any], bool], str] = (lambda value: bool(value.strip())), "a name or path"
+
+# What a value must be beyond its type: (test, what was expected).
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "device": (
+        lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?|\d+", value) is not None,
+        "auto, cpu, cuda, cuda:N or N",
+    ),
+    # The VAE shrinks by 8 and FLUX packs 2 x 2 latents into a token.
+    "resolution": ((lambda value: value > 0 and value % 16 == 0), "a positive multiple of 16"),
+    "dtype": _one_of(DTYPES),
+    "resize": _one_of(RESIZE_RULES),
+    "noise_scales": ((lambda value: bool(value) and min(value) >= 0), "at least one number, none below 0"),
+    "skips": ((lambda value: bool(value) and min(value) >= 0), "at least one whole number, none below 0"),
+    "scales": (bool, "at least one number"),
+    **dict.fromkeys(("alpha", "lr"), _POSITIVE),
+    **dict.fromkeys(("datasets", "prompts_file"), _FILLED),
+    # An empty prompt is a prompt.
+    "prompt": (bool, "at least one prompt"),
+    **dict.fromkeys(("base", "pretrained_model_name_or_path", "source_folder", "target_folder"), _TEXT),
+    **dict.fromkeys(("output_folder", "output_folder_gen", "config_name"), _TEXT),
+    **dict.fromkeys(
+        ("start_step", "end_step", "guidance_scale", "seed", "start_seed_gen", "train_start"), _at_least(0)
+    ),
+    **dict.fromkeys(
+        ("num_inference_steps", "train_iteration", "save_per_steps", "train_count"), _at_least(1)
+    ),
+    **dict.fromkeys(("rank", "batch_size", "max_sequence_length", "log_every", "count_gen"), _at_least(1)),
+}
+
+
+def expected(key: str) -> str:
+    """Say in words what type `key` takes."""
+    kind = KEYS[key]
+    if get_origin(kind) is list:
+        return {str: "a list of texts", float: "a list of numbers", int: "a list of whole numbers"}[
+            get_args(kind)[0]
+        ]
+    return _EXPECTED[kind]
+
+
+def coerce(key: str, value: Any) -> Any:
+    """Turn a YAML value into the type of `key`: 1 -> True, "0,0.8,1" -> [0.0, 0.8, 1.0], "a" -> ["a"].
+
+    An empty value (None) is "" for text and [] for a list. Raises ValueError "expected ..., found ..." on a
+    wrong type, on NaN and infinity, and on a value outside the key's own rule.
+    """
+    kind, found = KEYS[key], value
+    items = get_args(kind)[0] if get_origin(kind) is list else None
+    if items:
+        value = _as_list(key, value)
+    elif kind is str and value is None:
+        value = ""
+    # OmegaConf would take True as the text "True" and 7 as a flag that is on.
+    texts = (value if items else [value]) if str in (kind, items) else []
+    if any(isinstance(text, bool) for text in texts) or (
+        kind is bool and value not in (0, 1, "0", "1", "true", "false")
+    ):
+        raise ValueError(f"expected {expected(key)}, found {found!r}")
+    node = OmegaConf.structured(Config)
+    try:
+        OmegaConf.update(node, key, value)
+        value = OmegaConf.to_container(node)[key]  # type: ignore[index, call-overload]
+    except OmegaConfBaseException:
+        raise ValueError(f"expected {expected(key)}, found {found!r}") from None
+    numbers = value if items is float else [value] if kind is float else []
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"expected finite numbers, found {found!r}")
+    test, wanted = _RULES.get(key, (lambda _: True, ""))
+    if not test(value):
+        raise ValueError(f"expected {wanted}, found {found!r}")
+    return value
+
+
+def _as_list(key: str, value: Any) -> Any:
+    if value is None:
+        return []
+    if isinstance(value, str) and key in COMMA_LISTS:
+        return [] if not value.strip() else [part.strip() for part in value.split(",")]
+    return value if isinstance(value, list) else [value]
+
+
+def contradictions(config: Config) -> list[str]:
+    """Check the keys against each other; one line a fault."""
+    faults = []
+    steps = config.num_inference_steps
+    if not config.start_step <= config.end_step < steps:
+        faults.append(
+            f"start_step, end_step: expected 0 <= start_step <= end_step <= {steps - 1} "
+            f"(num_inference_steps - 1), found {config.start_step} and {config.end_step}"
+        )
+    if max(config.skips) > steps:
+        faults.append(f"skips: expected 0 to {steps} (num_inference_steps), found {max(config.skips)}")
+    if config.use_trained_lora_path and not config.trained_lora_path:
+        faults.append(
+            "trained_lora_path: expected a LoRA file, since use_trained_lora_path is on; found nothing"
+        )
+    return faults
