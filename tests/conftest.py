@@ -2,7 +2,7 @@
 
 Every part has the class and topology of FLUX.1-dev (8x VAE with 16 latent channels, CLIP and T5 encoders with
 tokenizers of their own, double and single transformer blocks, guidance embedding, shifted Euler scheduler);
-only the widths are tiny, so that a test takes milliseconds. 32 x 32 pixels are 4 x 4 latents are 4 image tokens.
+only the widths are tiny, so that a test takes milliseconds. 32 x 32 pixels: 4 x 4 latents, 4 image tokens.
 """
 
 from __future__ import annotations
