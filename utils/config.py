@@ -113,7 +113,7 @@ def _yaml_in(folder: Path, name: str, what: str) -> Path:
 
 
 def _load_yaml(path: Path) -> Any:
-    """The plain content of a YAML file, before its ${...} are resolved; None when it is empty."""
+    """The plain content of a YAML file; ${...} stays as it is written."""
     try:
         loaded = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
@@ -170,7 +170,7 @@ def _build(
                     f"{where}: unknown key {key!r}{nearest(key, KEYS) or ' (the keys: utils/schema.py)'}"
                 )
     values = {}
-    for key, value in _resolve(given, faults).items():
+    for key, value in given.items():
         try:
             values[key] = coerce(key, value)
         except ValueError as error:
@@ -189,23 +189,6 @@ def _build(
     if faults:
         raise UserError("; ".join(faults))
     return config
-
-
-def _resolve(given: dict[str, Any], faults: list[str]) -> dict[str, Any]:
-    """Replace each ${key} by that key's value, as OmegaConf has it: `config_name: rank${rank}`."""
-    config = OmegaConf.create({**OmegaConf.to_container(OmegaConf.structured(Config)), **given})  # type: ignore[dict-item]
-    resolved = {}
-    for key, value in given.items():
-        try:
-            found = config[key]
-            resolved[key] = (
-                OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
-            )
-        except OmegaConfBaseException as error:
-            faults.append(
-                f"{key}: expected ${{...}} to name another key, found {value!r} ({_shorten(error)})"
-            )
-    return resolved
 
 
 def resolve_device(device: str, warn: Callable[[str], object] = print) -> "torch.device":

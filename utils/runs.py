@@ -58,7 +58,7 @@ class Run:
 
     @property
     def lora_path(self) -> Path:
-        """The LoRA that generation applies: the run's own, or trained_lora_path with use_trained_lora_path on."""
+        """The LoRA that generation applies: the run's own, or trained_lora_path if use_trained_lora_path."""
         config = self.config
         return Path(config.trained_lora_path) if config.use_trained_lora_path else self.weights_path()
 

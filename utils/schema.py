@@ -88,6 +88,7 @@ class Config:
 
 
 KEYS: dict[str, Any] = get_type_hints(Config)
+_TYPED = OmegaConf.structured(Config)
 
 # One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. A prompt keeps its commas.
 COMMA_LISTS = {key for key, kind in KEYS.items() if get_origin(kind) is list} - {"prompt"}
@@ -155,31 +156,40 @@ def coerce(key: str, value: Any) -> Any:
     An empty value (None) is "" for text and [] for a list. Raises ValueError "expected ..., found ..." on a
     wrong type, on NaN and infinity, and on a value outside the key's own rule.
     """
-    kind, found = KEYS[key], value
-    items = get_args(kind)[0] if get_origin(kind) is list else None
-    if items:
+    found = value
+    kind = KEYS[key]
+    is_list = get_origin(kind) is list
+    entry_type = get_args(kind)[0] if is_list else kind
+    if is_list:
         value = _as_list(key, value)
     elif kind is str and value is None:
         value = ""
-    # OmegaConf would take True as the text "True" and 7 as a flag that is on.
-    texts = (value if items else [value]) if str in (kind, items) else []
-    if any(isinstance(text, bool) for text in texts) or (
-        kind is bool and value not in (0, 1, "0", "1", "true", "false")
-    ):
-        raise ValueError(f"expected {expected(key)}, found {found!r}")
-    node = OmegaConf.structured(Config)
+    wrong_type = ValueError(f"expected {expected(key)}, found {found!r}")
+    if not all(_may_become(entry_type, entry) for entry in (value if is_list else [value])):
+        raise wrong_type
+    node = OmegaConf.masked_copy(_TYPED, [key])
     try:
         OmegaConf.update(node, key, value)
         value = OmegaConf.to_container(node)[key]  # type: ignore[index, call-overload]
     except OmegaConfBaseException:
-        raise ValueError(f"expected {expected(key)}, found {found!r}") from None
-    numbers = value if items is float else [value] if kind is float else []
-    if not all(math.isfinite(number) for number in numbers):
+        raise wrong_type from None
+    entries = value if is_list else [value]
+    # A "???" or "${...}" passes OmegaConf as text whatever the type.
+    if not all(isinstance(entry, entry_type) for entry in entries):
+        raise wrong_type
+    if entry_type is float and not all(map(math.isfinite, entries)):
         raise ValueError(f"expected finite numbers, found {found!r}")
     test, wanted = _RULES.get(key, (lambda _: True, ""))
     if not test(value):
         raise ValueError(f"expected {wanted}, found {found!r}")
     return value
+
+
+def _may_become(kind: type, entry: Any) -> bool:
+    """Refuse what OmegaConf would let pass: True as the text "True", 7 as a flag, a list within a list."""
+    if kind is bool:
+        return entry in (0, 1, "0", "1", "true", "false")
+    return not isinstance(entry, (list, dict, bool, type(None)))
 
 
 def _as_list(key: str, value: Any) -> Any:

@@ -1,0 +1,167 @@
+"""Image pairs: found by file stem, checked, and read into pixels.
+
+Whatever a camera or a paint program writes becomes the same thing: an upright RGB image of 8 bits, square, of
+the base model's resolution, as a tensor in [-1, 1].
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from utils.errors import UserError, nearest
+from utils.schema import RESIZE_RULES
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One subject before and after the edit; pixels are (3, H, W) float32 in [-1, 1]."""
+
+    stem: str
+    source: Tensor
+    target: Tensor
+    source_path: Path
+    target_path: Path
+
+
+def load_pairs(
+    source_folder: Path, target_folder: Path, resolution: int, resize: str = "error"
+) -> list[ImagePair]:
+    """Read every pair of the two folders, in natural order of their stems (2 before 10).
+
+    Files pair up by stem, whatever their suffixes, never by position. Raises `UserError` on a missing or empty
+    folder, a stem found twice in one folder, a source without target or the reverse, an image that cannot be
+    read, and, with resize="error", on a pair of unequal sizes and on images that are not square.
+    """
+    source_paths, target_paths = find_images(source_folder), find_images(target_folder)
+    lone = []
+    for folder, there, others in (
+        (target_folder, source_paths, target_paths),
+        (source_folder, target_paths, source_paths),
+    ):
+        missing = [path.name for stem, path in there.items() if stem not in others]
+        if missing:
+            lone.append(f"{folder}: expected a partner of the same stem for each image, found none for ")
+            lone[-1] += ", ".join(missing)
+    if lone:
+        raise UserError("; ".join(lone))
+    return [
+        _load_pair(stem, path, target_paths[stem], resolution, resize) for stem, path in source_paths.items()
+    ]
+
+
+def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:
+    """Read one image as (3, resolution, resolution) float32 in [-1, 1].
+
+    EXIF orientation is applied, transparency laid over white, and greyscale, 16-bit, CMYK and palette images
+    become RGB. A square image is resampled (Lanczos); for any other, `resize` says what to do: "error",
+    "stretch", or "center_crop" to the largest square. Raises `UserError` if the image cannot be read or is not
+    square under "error".
+    """
+    return _to_tensor(_fit(_read_rgb(path), path, resolution, resize))
+
+
+def find_images(folder: Path) -> dict[str, Path]:
+    """Map stem to path for the images of a folder, in natural order; hidden and other files are passed over.
+
+    Raises `UserError` on a missing folder (naming the datasets beside it), on one without images, and on a
+    stem found twice.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder of images, found none{_datasets_beside(folder)}")
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    found: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: (_natural(path.stem), path.name)):
+        if path.stem in found:
+            raise UserError(
+                f"{folder}: expected one image a stem, found {found[path.stem].name} and {path.name}"
+            )
+        found[path.stem] = path
+    if not found:
+        raise UserError(f"{folder}: expected images ({' '.join(SUFFIXES)}), found none")
+    return found
+
+
+def _load_pair(stem: str, source_path: Path, target_path: Path, resolution: int, resize: str) -> ImagePair:
+    source, target = _read_rgb(source_path), _read_rgb(target_path)
+    if resize == "error" and source.size != target.size:
+        raise UserError(
+            f"{target_path}: expected the size of its source, {_size(source)}, found {_size(target)} "
+            f"({_other_rules()})"
+        )
+    pixels = [
+        _to_tensor(_fit(image, path, resolution, resize))
+        for image, path in ((source, source_path), (target, target_path))
+    ]
+    return ImagePair(stem, *pixels, source_path, target_path)
+
+
+def _read_rgb(path: Path) -> Image.Image:
+    """Decode a file into an upright 8-bit RGB image."""
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: expected an image, found an empty file")
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+    # Pillow's decoders report damage by any of these; a zip bomb has an error of its own.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: expected a readable image, found {' '.join(str(error).split())}") from None
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image, path)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image, path: Path) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own convert would clip everything above 255 to white."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{path}: expected 8 or 16 bits a channel, found Pillow mode {image.mode}")
+    return Image.fromarray(np.round(values / 257.0).astype(np.uint8)).convert("RGB")
+
+
+def _fit(image: Image.Image, path: Path, resolution: int, resize: str) -> Image.Image:
+    """Make the image resolution x resolution."""
+    size = (resolution, resolution)
+    if resize == "center_crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    if resize == "error" and image.width != image.height:
+        raise UserError(f"{path}: expected a square image, found {_size(image)} ({_other_rules()})")
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
+    return (pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def _other_rules() -> str:
+    return "or " + " or ".join(f"resize={rule}" for rule in RESIZE_RULES if rule != "error")
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width} x {image.height}"
+
+
+def _natural(stem: str) -> list[tuple[int, str]]:
+    """Sort key that reads runs of digits as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)]
+
+
+def _datasets_beside(folder: Path) -> str:
+    """Name the datasets that do have a folder of this name: datasets_folder/DATASET/folder."""
+    datasets = folder.parent.parent
+    there = sorted(path.parent.name for path in datasets.glob(f"*/{folder.name}") if path.is_dir())
+    if not there:
+        return f"; {datasets} has no dataset with a folder {folder.name!r}"
+    return f"{nearest(folder.parent.name, there)}; datasets in {datasets}: {', '.join(there)}"
