@@ -35,22 +35,15 @@ def load_pairs(
 ) -> list[ImagePair]:
     """Read every pair of the two folders, in natural order of their stems (2 before 10).
 
-    Files pair up by stem, whatever their suffixes, never by position. Raises `UserError` on a missing or empty
-    folder, a stem found twice in one folder, a source without target or the reverse, an image that cannot be
-    read, and, with resize="error", on a pair of unequal sizes and on images that are not square.
+    Files pair up by stem, whatever their suffixes, never by position. See `load_image` for `resize`. Raises
+    `UserError` on a missing or empty folder, a stem found twice in one folder, a source without target or the
+    reverse, an image that cannot be read, and, with resize="error", unequal sizes and images not square.
     """
     source_paths, target_paths = find_images(source_folder), find_images(target_folder)
-    lone = []
-    for folder, there, others in (
-        (target_folder, source_paths, target_paths),
-        (source_folder, target_paths, source_paths),
-    ):
-        missing = [path.name for stem, path in there.items() if stem not in others]
-        if missing:
-            lone.append(f"{folder}: expected a partner of the same stem for each image, found none for ")
-            lone[-1] += ", ".join(missing)
-    if lone:
-        raise UserError("; ".join(lone))
+    faults = _missing_partners(source_paths, target_paths, target_folder)
+    faults += _missing_partners(target_paths, source_paths, source_folder)
+    if faults:
+        raise UserError("; ".join(faults))
     return [
         _load_pair(stem, path, target_paths[stem], resolution, resize) for stem, path in source_paths.items()
     ]
@@ -61,8 +54,8 @@ def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:
 
     EXIF orientation is applied, transparency laid over white, and greyscale, 16-bit, CMYK and palette images
     become RGB. A square image is resampled (Lanczos); for any other, `resize` says what to do: "error",
-    "stretch", or "center_crop" to the largest square. Raises `UserError` if the image cannot be read or is not
-    square under "error".
+    "stretch", or "center_crop" to the largest square. Raises `UserError` if the image cannot be read, or
+    is not square under "error".
     """
     return _to_tensor(_fit(_read_rgb(path), path, resolution, resize))
 
@@ -88,6 +81,11 @@ def find_images(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _missing_partners(images: dict[str, Path], others: dict[str, Path], folder: Path) -> list[str]:
+    lone = [str(path) for stem, path in images.items() if stem not in others]
+    return [f"{folder}: expected an image of the same stem as {', '.join(lone)}, found none"] if lone else []
+
+
 def _load_pair(stem: str, source_path: Path, target_path: Path, resolution: int, resize: str) -> ImagePair:
     source, target = _read_rgb(source_path), _read_rgb(target_path)
     if resize == "error" and source.size != target.size:
@@ -95,11 +93,13 @@ def _load_pair(stem: str, source_path: Path, target_path: Path, resolution: int,
             f"{target_path}: expected the size of its source, {_size(source)}, found {_size(target)} "
             f"({_other_rules()})"
         )
-    pixels = [
-        _to_tensor(_fit(image, path, resolution, resize))
-        for image, path in ((source, source_path), (target, target_path))
-    ]
-    return ImagePair(stem, *pixels, source_path, target_path)
+    return ImagePair(
+        stem=stem,
+        source=_to_tensor(_fit(source, source_path, resolution, resize)),
+        target=_to_tensor(_fit(target, target_path, resolution, resize)),
+        source_path=source_path,
+        target_path=target_path,
+    )
 
 
 def _read_rgb(path: Path) -> Image.Image:

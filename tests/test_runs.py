@@ -1,0 +1,61 @@
+"""utils/runs.py: the documented names, and the order and contents of a sweep."""
+
+from pathlib import Path
+
+import pytest
+
+from utils.errors import UserError
+from utils.runs import expand_runs
+from utils.schema import Config
+
+
+def test_names_and_paths_are_the_documented_ones() -> None:
+    (run,) = expand_runs(Config(datasets=["pixel"], noise_scales=[3.0], cfg_eta=4.0))
+    folder = Path("output/models/image/pixel/pixel_vtrain_image_4.0eta_3.0ns_full_base_v1")
+    assert run.folder == folder
+    assert run.reference_path() == folder / "pixel_4.0eta_3.0ns_28inf_500epoch.pt"
+    assert run.weights_path() == folder / "pixel_4.0eta_3.0ns_28inf_500epoch.safetensors"
+    assert run.weights_path(250).name == "pixel_4.0eta_3.0ns_28inf_250epoch.safetensors"
+    assert run.config_path == folder / "config.yaml"
+    assert run.log_path == folder / "losses.jsonl"
+    assert run.source_folder == Path("datasets/pixel/source")
+    assert run.target_folder == Path("datasets/pixel/target")
+    assert run.gen_folder == Path("output/eval/image/pixel") / folder.name
+
+
+def test_the_sweep_is_datasets_by_versions_by_noise_scales() -> None:
+    config = Config(datasets=["age", "smile"], noise_scales=[1.0, 3.0], train_start=2, train_count=2)
+    assert [(run.dataset, run.version, run.noise_scale) for run in expand_runs(config)] == [
+        (dataset, version, noise)
+        for dataset in ("age", "smile")
+        for version in (2, 3)
+        for noise in (1.0, 3.0)
+    ]
+
+
+def test_each_run_carries_a_config_that_is_that_run_alone() -> None:
+    config = Config(datasets=["age", "smile"], noise_scales=[1.0, 3.0], train_count=2, seed=10)
+    runs = expand_runs(config)
+    for run in runs:
+        assert expand_runs(run.config) == [run]
+    assert [run.seed for run in runs[:4]] == [11, 11, 12, 12]
+    assert config.datasets == ["age", "smile"]
+
+
+def test_datasets_take_their_own_prompts_and_the_last_one_goes_on() -> None:
+    config = Config(datasets=["a", "b", "c"], prompt=["one", "two"], prompts_file=["x.yaml"])
+    assert [run.prompt for run in expand_runs(config)] == ["one", "two", "two"]
+    assert {run.prompts_path for run in expand_runs(config)} == {Path("prompts/x.yaml")}
+
+
+def test_the_lora_to_apply() -> None:
+    (run,) = expand_runs(Config(trained_lora_path="mine.pt"))
+    assert run.lora_path == run.weights_path()
+    (run,) = expand_runs(Config(trained_lora_path="mine.pt", use_trained_lora_path=True))
+    assert run.lora_path == Path("mine.pt")
+
+
+@pytest.mark.parametrize("twice", [{"noise_scales": [1.0, 1.04]}, {"datasets": ["age", "age"]}])
+def test_two_runs_may_not_share_a_folder(twice: dict[str, list[str] | list[float]]) -> None:
+    with pytest.raises(UserError, match=r"expected a name for each run, found '.*' twice"):
+        expand_runs(Config(**twice))
