@@ -93,26 +93,34 @@ _TYPED = OmegaConf.structured(Config)
 # One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. A prompt keeps its commas.
 COMMA_LISTS = {key for key, kind in KEYS.items() if get_origin(kind) is list} - {"prompt"}
 
-_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false (or 1 or 0)", str: "text"}
+_EXPECTED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false (or 1 or 0)",
+    str: "text",
+    list[int]: "a list of whole numbers",
+    list[float]: "a list of numbers",
+    list[str]: "a list of texts",
+}
 
 
-def _one_of(options: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+# What a value must be beyond its type: the test, and in words what was expected.
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _one_of(options: tuple[str, ...]) -> Rule:
     return (lambda value: value in options), "one of " + ", ".join(options)
 
 
-def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+def _at_least(least: int) -> Rule:
     return (lambda value: value >= least), f"{least} or more"
 
 
-_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: value > 0), "more than 0"
-_FILLED: tuple[Callable[[Any], bool], str] = (
-    (lambda value: bool(value) and "" not in value),
-    "at least one entry",
-)
-_TEXT: tuple[Callable[[Any], bool], str] = (lambda value: bool(value.strip())), "a name or path"
+_POSITIVE: Rule = (lambda value: value > 0), "more than 0"
+_FILLED: Rule = (lambda value: bool(value) and "" not in value), "at least one entry"
+_TEXT: Rule = (lambda value: bool(value.strip())), "a name or path"
 
-# What a value must be beyond its type: (test, what was expected).
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_RULES: dict[str, Rule] = {
     "device": (
         lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?|\d+", value) is not None,
         "auto, cpu, cuda, cuda:N or N",
@@ -142,12 +150,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def expected(key: str) -> str:
     """Say in words what type `key` takes."""
-    kind = KEYS[key]
-    if get_origin(kind) is list:
-        return {str: "a list of texts", float: "a list of numbers", int: "a list of whole numbers"}[
-            get_args(kind)[0]
-        ]
-    return _EXPECTED[kind]
+    return _EXPECTED[KEYS[key]]
 
 
 def coerce(key: str, value: Any) -> Any:
