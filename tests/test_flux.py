@@ -189,7 +189,9 @@ def test_released_parts_say_so(mini_flux_loaded):
 
 
 def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(UserError, match=r"pretrained_model_name_or_path.*expected a FLUX model") as caught:
+    with pytest.raises(
+        UserError, match=r"pretrained_model_name_or_path.*expected a diffusers FLUX model"
+    ) as caught:
         load_flux(str(tmp_path), torch.device("cpu"), torch.float32)
     assert "\n" not in str(caught.value)
 
