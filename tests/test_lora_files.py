@@ -1,0 +1,307 @@
+"""LoRA files: stock diffusers loads ours to the same output; the reference format; bad files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from utils.adapters import (
+    adapter_names,
+    adapter_parameters,
+    add_adapter,
+    inject_adapter,
+    linear_layers,
+    lora_layers,
+    lora_weights,
+    use_adapters,
+)
+from utils.errors import UserError
+from utils.lora_files import load_lora, save_lora, save_reference, write_atomically
+
+SCALES = [0.5, 1.0, -1.0]
+
+
+@pytest.fixture
+def transformer(mini_flux) -> nn.Module:
+    return fresh(mini_flux)
+
+
+def fresh(mini_flux: Path) -> nn.Module:
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel.from_pretrained(mini_flux, subfolder="transformer").requires_grad_(False)
+
+
+@torch.no_grad()
+def forward(transformer: nn.Module) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return transformer(
+        hidden_states=torch.randn(2, 4, 64, generator=generator),
+        encoder_hidden_states=torch.randn(2, 5, 24, generator=generator),
+        pooled_projections=torch.randn(2, 20, generator=generator),
+        timestep=torch.tensor([0.3, 0.8]),
+        guidance=torch.tensor([3.5, 3.5]),
+        img_ids=torch.zeros(4, 3),
+        txt_ids=torch.zeros(5, 3),
+        return_dict=False,
+    )[0]
+
+
+def fill(transformer: nn.Module, name: str) -> None:
+    generator = torch.Generator().manual_seed(7)
+    for weight in adapter_parameters(transformer, name):
+        weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+
+
+@pytest.fixture
+def trained(transformer) -> nn.Module:
+    add_adapter(transformer, "content", 2, 1)
+    add_adapter(transformer, "semantic", 3, 1.5)
+    fill(transformer, "content")
+    fill(transformer, "semantic")
+    return transformer
+
+
+def outputs(transformer: nn.Module, name: str) -> list[torch.Tensor]:
+    results = []
+    for scale in SCALES:
+        with use_adapters(transformer, {name: scale}):
+            results.append(forward(transformer))
+    return results
+
+
+def test_stock_diffusers_gives_the_same_output(trained, mini_flux, tmp_path):
+    from diffusers import FluxPipeline
+
+    path = tmp_path / "semantic.safetensors"
+    save_lora(trained, "semantic", path, {"dataset": "glasses"})
+    pipeline = FluxPipeline.from_pretrained(mini_flux)
+    bare = forward(pipeline.transformer)
+    pipeline.load_lora_weights(tmp_path, weight_name=path.name, adapter_name="edit")
+    for scale, ours in zip(SCALES, outputs(trained, "semantic"), strict=True):
+        pipeline.set_adapters("edit", scale)
+        torch.testing.assert_close(ours, forward(pipeline.transformer), atol=1e-5, rtol=0)
+        assert (ours - bare).abs().max() > 1e-3
+
+
+def test_reference_format_by_its_definition(trained, mini_flux, tmp_path):
+    """A loader of a few lines: W + scale * alpha / rank * up @ down on lora_unet_{name with underscores}."""
+    path = tmp_path / "semantic.pt"
+    save_reference(trained, "semantic", path)
+    state = torch.load(path, weights_only=True)
+    for key in ("lora_down.weight", "lora_up.weight", "alpha"):
+        assert f"lora_unet_transformer_blocks_0_attn_to_q.{key}" in state
+        assert f"lora_unet_single_transformer_blocks_1_attn_to_v.{key}" in state
+        assert f"lora_unet_transformer_blocks_1_attn_to_out_0.{key}" in state
+    assert len(state) == 3 * 22
+    for scale, ours in zip(SCALES, outputs(trained, "semantic"), strict=True):
+        foreign = fresh(mini_flux)
+        for name, linear in linear_layers(foreign).items():
+            if ".attn." in name:
+                flat = "lora_unet_" + name.replace(".", "_")
+                down, up = state[f"{flat}.lora_down.weight"], state[f"{flat}.lora_up.weight"]
+                linear.weight.data += scale * state[f"{flat}.alpha"] / down.shape[0] * up @ down
+        torch.testing.assert_close(ours, forward(foreign), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["diffusers", "reference"])
+def test_round_trip_is_exact_whatever_the_file_is_called(trained, mini_flux, tmp_path, kind):
+    path = tmp_path / "weights.bin"
+    if kind == "diffusers":
+        save_lora(trained, "semantic", path, {"dataset": "glasses"})
+    else:
+        save_reference(trained, "semantic", path)
+    other = fresh(mini_flux)
+    bare = forward(other)
+    metadata = load_lora(other, path, "edit")
+    assert metadata == ({"format": "pt", "dataset": "glasses"} if kind == "diffusers" else {})
+    for mine, read in zip(
+        adapter_parameters(trained, "semantic"), adapter_parameters(other, "edit"), strict=True
+    ):
+        assert torch.equal(mine, read)
+    assert torch.equal(forward(other), bare)
+    for mine, read in zip(outputs(trained, "semantic"), outputs(other, "edit"), strict=True):
+        assert torch.equal(mine, read)
+
+
+def test_ranks_and_alphas_of_their_own(transformer, mini_flux, tmp_path):
+    sizes = {
+        "transformer_blocks.0.attn.to_q": (2, 1.0),
+        "transformer_blocks.1.attn.to_out.0": (4, 3.0),
+        "single_transformer_blocks.0.attn.to_q": (3, 1.0),
+    }
+    inject_adapter(transformer, "odd", sizes)
+    fill(transformer, "odd")
+    save_lora(transformer, "odd", tmp_path / "odd", {})
+    other = fresh(mini_flux)
+    load_lora(other, tmp_path / "odd", "odd")
+    read = {name: (layer.r["odd"], layer.lora_alpha["odd"]) for name, layer in lora_layers(other).items()}
+    assert read == sizes
+    for mine, theirs in zip(outputs(transformer, "odd"), outputs(other, "odd"), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_files_that_stock_diffusers_writes(transformer, mini_flux, tmp_path):
+    """With the LoraConfig in the header; and without, where alpha is the rank."""
+    from peft import LoraConfig
+
+    stock = fresh(mini_flux)
+    config = LoraConfig(r=4, lora_alpha=2, target_modules=["attn.to_q"], init_lora_weights=False)
+    stock.add_adapter(config, "default")
+    stock.save_lora_adapter(tmp_path, weight_name="bare.safetensors")
+    with safe_open(tmp_path / "bare.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["lora_adapter_metadata"])
+    tensors = {f"transformer.{key}": value for key, value in load_file(tmp_path / "bare.safetensors").items()}
+    packed = json.dumps({f"transformer.{key}": value for key, value in header.items()})
+    save_file(tensors, tmp_path / "with", metadata={"lora_adapter_metadata": packed})
+    save_file(tensors, tmp_path / "without")
+    load_lora(transformer, tmp_path / "with", "with")
+    load_lora(transformer, tmp_path / "without", "without")
+    with use_adapters(transformer, {"with": 1.0}):
+        torch.testing.assert_close(forward(transformer), forward(stock), atol=1e-5, rtol=0)
+    stock.set_adapters("default", 2.0)
+    with use_adapters(transformer, {"without": 1.0}):
+        torch.testing.assert_close(forward(transformer), forward(stock), atol=1e-5, rtol=0)
+
+
+def test_bfloat16_base_and_other_adapters(trained, mini_flux, tmp_path):
+    save_lora(trained, "semantic", tmp_path / "file", {})
+    other = fresh(mini_flux).to(torch.bfloat16)
+    add_adapter(other, "content", 2, 1)
+    load_lora(other, tmp_path / "file", "edit")
+    assert adapter_names(other) == ["content", "edit"]
+    for name, layer in lora_layers(other, "edit").items():
+        for mine, read in zip(
+            lora_weights(lora_layers(trained)[name], "semantic"), lora_weights(layer, "edit"), strict=True
+        ):
+            assert torch.equal(mine, read)
+            assert not read.requires_grad
+
+
+def damaged(trained: nn.Module, tmp_path: Path) -> dict[str, torch.Tensor]:
+    save_lora(trained, "semantic", tmp_path / "good", {})
+    return load_file(tmp_path / "good")
+
+
+KEY = "transformer.transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d.update({"transformer.nowhere.lora_A.weight": torch.zeros(1)}),
+            "nowhere.*matches no linear",
+        ),
+        (lambda d: d.update({"lora_te_x": torch.zeros(1)}), "lora_te_x matches no linear"),
+        (lambda d: d.pop(f"{KEY}.lora_B.weight"), "to_q without its B matrix"),
+        (
+            lambda d: d.update({f"{KEY}.lora_A.weight": torch.zeros(3, 31)}),
+            r"to_q of shapes A \(3, 31\).*rank, 32",
+        ),
+        (
+            lambda d: d.update({f"{KEY}.lora_B.weight": torch.zeros(32, 2)}),
+            r"to_q of shapes A \(3, 32\), B \(32, 2",
+        ),
+        (lambda d: d.update({f"{KEY}.lora_A.weight": torch.zeros(())}), "to_q of shapes"),
+        (lambda d: d.update({f"{KEY}.lora_A.weight": torch.full((3, 32), torch.nan)}), "not finite"),
+        (lambda d: d.update({f"{KEY}.alpha": torch.zeros(2)}), "alpha of shape"),
+        (lambda d: d.clear(), "no tensors"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_never_loaded_in_part(trained, mini_flux, tmp_path, change, message):
+    tensors = damaged(trained, tmp_path)
+    change(tensors)
+    save_file(tensors, tmp_path / "bad")
+    other = fresh(mini_flux)
+    with pytest.raises(UserError, match=message) as caught:
+        load_lora(other, tmp_path / "bad", "edit")
+    assert "\n" not in str(caught.value)
+    assert adapter_names(other) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{broken", "JSON object"),
+        ("[1]", "JSON object"),
+        ('{"transformer.lora_alpha": "two"}', "number as lora_alpha, found 'two'"),
+        ('{"transformer.use_dora": true}', "plain LoRA.*use_dora"),
+    ],
+)
+def test_a_header_that_cannot_be_followed(trained, transformer, tmp_path, header, message):
+    save_file(damaged(trained, tmp_path), tmp_path / "bad", metadata={"lora_adapter_metadata": header})
+    with pytest.raises(UserError, match=message):
+        load_lora(transformer, tmp_path / "bad", "edit")
+
+
+def test_many_faults_are_counted(trained, transformer, tmp_path):
+    tensors = {f"x{index}": torch.zeros(1) for index in range(12)}
+    save_file(tensors, tmp_path / "bad")
+    with pytest.raises(UserError, match="and 7 more"):
+        load_lora(transformer, tmp_path / "bad", "edit")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken", b"\x80\x04.", b"\xff" * 8 + b"{"])
+def test_a_file_that_is_no_lora(transformer, tmp_path, content):
+    (tmp_path / "bad.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.pt: expected a LoRA file"):
+        load_lora(transformer, tmp_path / "bad.pt", "edit")
+
+
+def test_a_missing_file(transformer, tmp_path):
+    with pytest.raises(UserError, match="expected a LoRA file, found nothing"):
+        load_lora(transformer, tmp_path / "none.pt", "edit")
+    with pytest.raises(UserError, match="found a folder"):
+        load_lora(transformer, tmp_path, "edit")
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("trapped"),))
+
+
+@pytest.mark.parametrize("write", [lambda content, path: torch.save(content, path), None])
+def test_a_pickle_runs_no_code(transformer, tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "trap.pt"
+    if write is None:
+        path.write_bytes(pickle.dumps({"lora_unet_x.alpha": Trap()}))
+    else:
+        write({"lora_unet_x.alpha": Trap()}, path)
+    with pytest.raises(UserError, match="expected a LoRA file"):
+        load_lora(transformer, path, "edit")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_state_dict_of_other_things(transformer, tmp_path):
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    with pytest.raises(UserError, match="state dict of tensors"):
+        load_lora(transformer, tmp_path / "state.pt", "edit")
+
+
+def test_unknown_adapter(trained, tmp_path):
+    with pytest.raises(ValueError, match="no adapter style; there are: content, semantic"):
+        save_lora(trained, "style", tmp_path / "x", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_atomically(path, lambda temporary: temporary.write_text("good"))
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "good"
+    assert [other.name for other in path.parent.iterdir()] == ["file"]
