@@ -175,6 +175,13 @@ def test_inside_an_outer_context_the_base_can_still_be_bare(adapted):
     assert torch.equal(forward(adapted), bare)
 
 
+def test_the_order_of_the_scales_does_not_matter(adapted):
+    with use_adapters(adapted, {"content": 0.3, "semantic": 0.7}):
+        expected = forward(adapted)
+    with use_adapters(adapted, {"semantic": 0.7, "content": 0.3}):
+        assert torch.equal(forward(adapted), expected)
+
+
 def test_state_is_restored_after_an_error(adapted):
     bare = forward(adapted)
     with (

@@ -191,7 +191,8 @@ def use_adapters(
         ValueError: for a name that is not there (naming those there are), or a `train` that is not active.
     """
     _check_names(transformer, [*scales, *train])
-    active = {name: scale for name, scale in scales.items() if scale != 0}
+    # in the order they were added: float sums, and so the output's last bits, depend on it
+    active = {name: scales[name] for name in adapter_names(transformer) if scales.get(name, 0) != 0}
     if idle := set(train) - set(active):
         raise ValueError(f"adapters {sorted(idle)} are to be trained but have no scale other than 0")
     # modules(), not named_modules(): this runs twice a training step, and building names would cost more

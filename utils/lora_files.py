@@ -2,8 +2,8 @@
 
     diffusers   safetensors: transformer.LINEAR.lora_A.weight (rank, in), .lora_B.weight (out, rank), .alpha
                 Loads in stock FluxPipeline.load_lora_weights and in ComfyUI, alpha included.
-    reference   torch state dict (.pt): lora_unet_LINEAR.lora_down.weight, .lora_up.weight, .alpha, the dots of
-                LINEAR as underscores; what the authors' implementation writes and reads.
+    reference   torch state dict (.pt): lora_unet_LINEAR.lora_down.weight, .lora_up.weight, .alpha, with the
+                dots of LINEAR as underscores; what the authors' implementation writes and reads.
 
 Both mean W + scale * alpha / rank * B A. Files are recognised by content, never by name; a .pt is read with
 weights_only, so that none can run code; a file that does not fit the model in every key is an error.

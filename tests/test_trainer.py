@@ -1,0 +1,283 @@
+"""The loop on a miniature FLUX: what it learns, writes, repeats bit for bit, and leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from utils.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
+from utils.config import Config, Run, expand_runs, read_config
+from utils.flux import FluxVelocity
+from utils.lora_files import load_lora
+from utils.objectives import PairLatents, build_objective
+from utils.pairs import ImagePair
+from utils.trainer import train
+
+
+@pytest.fixture
+def pairs() -> list[ImagePair]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(2, 2, 3, MINI_RESOLUTION, MINI_RESOLUTION, generator=generator) * 2 - 1
+    return [
+        ImagePair(f"p{index}", source, target, Path("a"), Path("b"))
+        for index, (source, target) in enumerate(pixels)
+    ]
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return make_run(tmp_path)
+
+
+def make_run(folder: Path, **changes) -> Run:
+    config = Config(
+        device="cpu",
+        dtype="float32",
+        resolution=MINI_RESOLUTION,
+        max_sequence_length=MINI_SEQUENCE_LENGTH,
+        datasets=["glasses"],
+        rank=2,
+        lr=1e-2,
+        train_iteration=6,
+        save_per_steps=4,
+        log_every=2,
+        output_folder=str(folder),
+    )
+    return expand_runs(replace(config, **changes))[0]
+
+
+def objective_of(run: Run):
+    return build_objective(run.config.python_name, run.config.cfg_eta, run.noise_scale)
+
+
+def lines(run: Run) -> list[dict]:
+    return [json.loads(line) for line in run.log_path.read_text().splitlines()]
+
+
+def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pairs):
+    flux = mini_flux_loaded
+    before = {name: parameter.clone() for name, parameter in flux.transformer.named_parameters()}
+    result = train(run, flux, pairs, objective_of(run))
+
+    assert result.weights_path == run.weights_path()
+    for step in (4, 6):
+        assert run.weights_path(step).is_file()
+        assert run.reference_path(step).is_file()
+    assert len(list(run.folder.glob("*.safetensors"))) == 2
+    assert read_config(run.config_path) == run.config
+    assert [line["step"] for line in lines(run)] == [2, 4, 6]
+    assert {name: lines(run)[-1][name] for name in ("content", "semantic")} == result.losses
+    assert list(run.folder.glob("tensorboard/events*"))
+    assert result.seconds > 0
+    assert result.steps_per_second == pytest.approx(6 / result.seconds)
+
+    assert adapter_names(flux.transformer) == []
+    after = dict(flux.transformer.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_header_says_where_the_weights_come_from(run, mini_flux_loaded, pairs):
+    train(run, mini_flux_loaded, pairs, objective_of(run))
+    with safe_open(run.weights_path(), framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["pairs"] == "p0, p1"
+    assert metadata["step"] == "6"
+    assert Config(**json.loads(metadata["config"])) == run.config
+
+
+def test_both_files_hold_the_trained_semantic_adapter(run, mini_flux_loaded, pairs):
+    flux = mini_flux_loaded
+    train(run, flux, pairs, objective_of(run))
+    load_lora(flux.transformer, run.weights_path(), "a")
+    load_lora(flux.transformer, run.reference_path(), "b")
+    for left, right in zip(
+        adapter_parameters(flux.transformer, "a"), adapter_parameters(flux.transformer, "b"), strict=True
+    ):
+        assert torch.equal(left, right)
+        assert left.any()
+
+
+def test_equals_a_plain_loop_bit_for_bit(run, mini_flux, pairs):
+    """The same training written out step by step, from the documented order of random draws."""
+    from utils.flux import load_flux
+
+    device = torch.device("cpu")
+    train(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
+
+    flux = load_flux(str(mini_flux), device, torch.float32)
+    transformer = flux.transformer
+    sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
+    targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
+    model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    sigmas = flux.sigmas(28, 4, 4)
+    generator = torch.Generator().manual_seed(run.seed)
+    for name in ("content", "semantic"):
+        seed = int(torch.randint(2**31, (), generator=generator))
+        add_adapter(transformer, name, 2, 1, seed=seed)
+    optimizers = [
+        torch.optim.AdamW(adapter_parameters(transformer, name), lr=1e-2, fused=True)
+        for name in ("content", "semantic")
+    ]
+    for _ in range(6):
+        index = torch.randint(2, (1,), generator=generator)
+        sigma = sigmas[torch.randint(28, (1,), generator=generator)]
+        noise = torch.randn(1, 16, 4, 4, generator=generator)
+        source, target = sources[index], targets[index]
+        x_t = source + sigma[:, None, None, None] * noise
+        with use_adapters(transformer, {"content": 1.0}, train=["content"]):
+            torch.nn.functional.mse_loss(model(x_t, sigma), noise).backward()
+        with use_adapters(transformer, {"content": 1.0, "semantic": 1.0}, train=["semantic"]):
+            velocity_target = noise + 4.0 * (source - target)
+            torch.nn.functional.mse_loss(model(x_t, sigma), velocity_target).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    saved = load_file(run.weights_path())
+    mine = {
+        "transformer." + name.replace(".semantic", ""): parameter
+        for name, parameter in transformer.named_parameters()
+        if ".semantic." in name
+    }
+    assert mine.keys() == {key for key in saved if "lora_" in key}
+    assert all(torch.equal(saved[key], parameter) for key, parameter in mine.items())
+
+
+def test_same_seed_same_bits_whatever_the_global_state(tmp_path, mini_flux_loaded, pairs):
+    weights = []
+    for folder, global_seed, version in [("a", 1, 1), ("b", 2, 1), ("c", 1, 2)]:
+        torch.manual_seed(global_seed)
+        state = torch.get_rng_state()
+        run = make_run(tmp_path / folder, train_start=version)
+        train(run, mini_flux_loaded, pairs, objective_of(run))
+        assert torch.equal(torch.get_rng_state(), state)
+        weights.append(load_file(run.weights_path()))
+    first, same, other = weights
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_losses_fall(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_iteration=60, save_per_steps=60, log_every=20, cfg_eta=1.0)
+    train(run, mini_flux_loaded, pairs[:1], objective_of(run))
+    first, *_, last = lines(run)
+    assert last["content"] < first["content"]
+    assert last["semantic"] < first["semantic"]
+
+
+def test_text_encoders_may_be_gone_when_the_embedding_is_given(tmp_path, mini_flux_loaded, pairs):
+    flux = mini_flux_loaded
+    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    run = make_run(tmp_path / "before")
+    train(run, flux, pairs, objective_of(run))
+    flux.release_text_encoders()
+    other = make_run(tmp_path / "after")
+    train(other, flux, pairs, objective_of(other), embeds)
+    first, second = load_file(run.weights_path()), load_file(other.weights_path())
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, mini_flux_loaded, pairs):
+    weights = []
+    for enabled in (False, True):
+        run = make_run(tmp_path / str(enabled), gradient_checkpointing=enabled)
+        train(run, mini_flux_loaded, pairs, objective_of(run))
+        assert not mini_flux_loaded.transformer.gradient_checkpointing
+        weights.append(load_file(run.weights_path()))
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-6, rtol=1e-5)
+
+
+def test_train_method_and_rank_reach_the_file(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_method="xattn", rank=3, alpha=2.0)
+    train(run, mini_flux_loaded, pairs, objective_of(run))
+    saved = load_file(run.weights_path())
+    assert all("add_" in key for key in saved)
+    assert {tensor.shape[0] for key, tensor in saved.items() if key.endswith("lora_A.weight")} == {3}
+    assert {tensor.item() for key, tensor in saved.items() if key.endswith("alpha")} == {2.0}
+
+
+class Recorder:
+    """An objective that writes down what it is given."""
+
+    adapters = ("semantic",)
+    saved = "semantic"
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.seen: list[tuple[PairLatents, torch.Tensor, torch.Tensor]] = []
+        self.fail_at = fail_at
+
+    def losses(self, model, pair, sigma, noise):
+        self.seen.append((pair, sigma, noise))
+        with model.adapters(train="semantic"):
+            loss = model(pair.source, sigma).mean()
+            yield "only", loss * torch.nan if len(self.seen) == self.fail_at else loss
+
+
+def test_draws_cover_the_step_range_and_the_pairs(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_iteration=40, batch_size=3, start_step=5, end_step=8, log_every=40)
+    recorder = Recorder()
+    train(run, mini_flux_loaded, pairs, recorder)
+    allowed = mini_flux_loaded.sigmas(28, 4, 4)[5:9].tolist()
+    sigmas = torch.cat([sigma for _, sigma, _ in recorder.seen]).tolist()
+    assert len(sigmas) == 120
+    assert sorted(set(sigmas), reverse=True) == allowed
+    latents = {
+        tuple(mini_flux_loaded.encode_images(pixels[None]).flatten()[:3].tolist()): index
+        for index, pair in enumerate(pairs)
+        for pixels in (pair.source, pair.target)
+    }
+    indices = []
+    for pair, _, noise in recorder.seen:
+        assert noise.shape == pair.source.shape == (3, 16, 4, 4)
+        for source, target in zip(pair.source, pair.target, strict=True):
+            source_index = latents[tuple(source.flatten()[:3].tolist())]
+            assert latents[tuple(target.flatten()[:3].tolist())] == source_index
+            indices.append(source_index)
+    assert 30 < sum(indices) < 90
+    noise = torch.cat([noise for _, _, noise in recorder.seen])
+    assert noise.mean().abs() < 0.02
+    assert noise.std() == pytest.approx(1, abs=0.02)
+    assert len({float(sample[0, 0, 0]) for sample in noise}) == 120
+
+
+@pytest.mark.parametrize("log_every", [1, 2, 50])
+def test_a_loss_that_is_not_finite_stops_and_names_its_step(tmp_path, mini_flux_loaded, pairs, log_every):
+    run = make_run(tmp_path, train_iteration=12, save_per_steps=4, log_every=log_every)
+    with pytest.raises(FloatingPointError, match=r"glasses.*not finite at step 7 \(only nan\)"):
+        train(run, mini_flux_loaded, pairs, Recorder(fail_at=7))
+    assert run.weights_path(4).is_file()
+    assert not run.weights_path(8).exists()
+    assert not run.weights_path().exists()
+    assert adapter_names(mini_flux_loaded.transformer) == []
+
+
+def test_log_lines_are_means_over_their_steps(tmp_path, mini_flux_loaded, pairs):
+    each = make_run(tmp_path / "each", log_every=1)
+    every_third = make_run(tmp_path / "third", log_every=3, save_per_steps=6)
+    for run in (each, every_third):
+        train(run, mini_flux_loaded, pairs, objective_of(run))
+    for name in ("content", "semantic"):
+        values = [line[name] for line in lines(each)]
+        expected = [sum(values[:3]) / 3, sum(values[3:]) / 3]
+        assert [line[name] for line in lines(every_third)] == pytest.approx(expected)
+
+
+def test_an_error_leaves_a_clean_base(run, mini_flux_loaded, pairs):
+    class Broken(Recorder):
+        def losses(self, model, pair, sigma, noise):
+            with model.adapters(train="semantic"):
+                yield "only", model(pair.source, sigma)  # no scalar: backward fails inside the context
+
+    before = mini_flux_loaded.transformer.state_dict().keys()
+    with pytest.raises(RuntimeError, match="grad can be implicitly created only for scalar outputs"):
+        train(run, mini_flux_loaded, pairs, Broken())
+    assert mini_flux_loaded.transformer.state_dict().keys() == before
+    train(run, mini_flux_loaded, pairs, objective_of(run))

@@ -1,0 +1,199 @@
+"""The one training loop: draws pairs, asks the objective for losses, steps the adapters, logs and saves.
+
+The loop never asks which method it runs. Everything that does not change is computed before it: latents, the
+prompt's embedding, the noise levels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from utils.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
+from utils.config import Config, Run, save_config
+from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.lora_files import save_lora, save_reference
+from utils.objectives import Objective, PairLatents
+from utils.pairs import ImagePair
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to: its weights, the loop's wall time, and each loss's mean since the last log line."""
+
+    weights_path: Path
+    seconds: float
+    steps_per_second: float
+    losses: dict[str, float]
+
+
+def train(
+    run: Run, flux: Flux, pairs: Sequence[ImagePair], objective: Objective, embeds: PromptEmbeds | None = None
+) -> TrainResult:
+    """Train one run's adapters and save the result; the base model is left as it was found.
+
+    Written to run.folder: config.yaml, losses.jsonl, tensorboard/, and every save_per_steps steps and at the
+    end the adapter `objective.saved` in both LoRA formats. The optimizer is AdamW at a constant rate, over
+    all of the objective's adapters at once. Every random choice comes from run.seed through a generator of
+    its own, on the CPU, so that it is the same on every device.
+
+    Args:
+        run: names, paths, settings.
+        flux: the base model with its VAE, and no adapters of the objective's names.
+        pairs: at least one, pixels (3, H, W) in [-1, 1].
+        objective: gives the losses and names the adapters.
+        embeds: of the empty prompt; None encodes it here, for which the text encoders must still be there.
+
+    Raises:
+        FloatingPointError: when a loss is not finite, naming the step; saves made before stay.
+    """
+    config = run.config
+    save_config(config, run.config_path)
+    generator = torch.Generator().manual_seed(run.seed)
+    embeds = embeds or flux.encode_prompts([""], config.max_sequence_length)
+    batches = _Batches(flux, pairs, config, generator)
+    model = FluxVelocity(flux, embeds, config.guidance_scale)
+    accelerator = Accelerator(
+        cpu=flux.device.type == "cpu", log_with="tensorboard", project_dir=str(run.folder)
+    )
+    with _fresh_adapters(flux, objective.adapters, config, generator), _Log(run, accelerator) as log:
+        parameters = [p for name in objective.adapters for p in adapter_parameters(flux.transformer, name)]
+        # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
+        optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
+        started = time.perf_counter()
+        for global_step in range(1, config.train_iteration + 1):
+            # closing: after an error the adapters are put back to rest at once, not when garbage is collected
+            with closing(objective.losses(model, *batches.draw())) as losses:
+                for name, loss in losses:
+                    accelerator.backward(loss)
+                    log.add(name, loss.detach())
+            optimizer.step()
+            optimizer.zero_grad()
+            save = global_step % config.save_per_steps == 0 or global_step == config.train_iteration
+            log.end_step(global_step, flush=save)
+            if save:
+                _save(run, flux, objective, pairs, global_step)
+        seconds = time.perf_counter() - started
+    return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
+
+
+class _Batches:
+    """Random training batches from cached latents; step indices uniform in start_step..end_step."""
+
+    def __init__(
+        self, flux: Flux, pairs: Sequence[ImagePair], config: Config, generator: torch.Generator
+    ) -> None:
+        self.sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
+        self.targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
+        sigmas = flux.sigmas(config.num_inference_steps, *self.sources.shape[-2:])
+        self.sigmas = sigmas[config.start_step : config.end_step + 1]
+        self.batch_size = config.batch_size
+        self.generator = generator
+
+    def draw(self) -> tuple[PairLatents, Tensor, Tensor]:
+        """Latents of batch_size pairs drawn with replacement, their sigma (B,) and noise (B, C, h, w)."""
+        device = self.sources.device
+        index = self._integers(len(self.sources)).to(device)
+        sigma = self.sigmas[self._integers(len(self.sigmas)).to(device)]
+        noise = torch.randn(self.batch_size, *self.sources.shape[1:], generator=self.generator).to(device)
+        return PairLatents(self.sources[index], self.targets[index]), sigma, noise
+
+    def _integers(self, high: int) -> Tensor:
+        return torch.randint(high, (self.batch_size,), generator=self.generator)
+
+
+class _Log:
+    """Losses to losses.jsonl, TensorBoard and the progress bar.
+
+    Losses stay on the device until a line is written, every `log_every` steps and before every save: reading
+    one waits for the GPU. A line holds the mean of each loss since the line before; one loss of one random
+    sigma says little.
+    """
+
+    def __init__(self, run: Run, accelerator: Accelerator) -> None:
+        self.run, self.accelerator = run, accelerator
+        self.means: dict[str, float] = {}
+        self._pending: dict[str, list[Tensor]] = {}
+        self._flushed_step = 0
+
+    def __enter__(self) -> _Log:
+        self.accelerator.init_trackers("tensorboard")
+        self._file = self.run.log_path.open("w", encoding="utf-8")
+        self._bar = tqdm(total=self.run.config.train_iteration, desc=self.run.dataset, unit="step")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._file.close()
+        self.accelerator.end_training()
+
+    def add(self, name: str, loss: Tensor) -> None:
+        """Keep one loss of the current step."""
+        self._pending.setdefault(name, []).append(loss)
+
+    def end_step(self, global_step: int, flush: bool) -> None:
+        """Count a step; write a line when it is time or `flush`. FloatingPointError for a loss not finite."""
+        self._bar.update()
+        if not flush and global_step % self.run.config.log_every:
+            return
+        values = {name: torch.stack(losses).tolist() for name, losses in self._pending.items()}
+        self._check_finite(values)
+        self.means = {name: sum(losses) / len(losses) for name, losses in values.items()}
+        self._pending.clear()
+        self._flushed_step = global_step
+        self._file.write(json.dumps({"step": global_step, **self.means}) + "\n")
+        self._file.flush()
+        self.accelerator.log({f"loss/{name}": mean for name, mean in self.means.items()}, step=global_step)
+        self._bar.set_postfix({name: f"{mean:.4f}" for name, mean in self.means.items()}, refresh=False)
+
+    def _check_finite(self, values: dict[str, list[float]]) -> None:
+        for offset, losses in enumerate(zip(*values.values(), strict=True)):
+            if not all(map(math.isfinite, losses)):
+                step = self._flushed_step + offset + 1
+                found = ", ".join(f"{name} {loss}" for name, loss in zip(values, losses, strict=True))
+                raise FloatingPointError(
+                    f"{self.run.name}: loss not finite at step {step} ({found}); lower lr?"
+                )
+
+
+@contextmanager
+def _fresh_adapters(
+    flux: Flux, names: Sequence[str], config: Config, generator: torch.Generator
+) -> Iterator[None]:
+    """New adapters inside, none of them after, whatever happens."""
+    transformer = flux.transformer
+    try:
+        for name in names:
+            seed = int(torch.randint(2**31, (), generator=generator))
+            add_adapter(transformer, name, config.rank, config.alpha, config.train_method, seed)
+        if config.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+        yield
+    finally:
+        transformer.disable_gradient_checkpointing()
+        for name in set(names) & set(adapter_names(transformer)):
+            remove_adapter(transformer, name)
+
+
+def _save(run: Run, flux: Flux, objective: Objective, pairs: Sequence[ImagePair], global_step: int) -> None:
+    """The result adapter after `global_step` steps, in both formats, the settings in the header."""
+    metadata = {
+        "pairs": ", ".join(pair.stem for pair in pairs),
+        "step": str(global_step),
+        "config": json.dumps(asdict(run.config)),
+    }
+    save_lora(flux.transformer, objective.saved, run.weights_path(global_step), metadata)
+    save_reference(flux.transformer, objective.saved, run.reference_path(global_step))
