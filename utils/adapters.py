@@ -199,54 +199,54 @@ def use_adapters(
     layers = [module for module in transformer.modules() if isinstance(module, LoraLayer)]
     before = [_LayerState.of(layer) for layer in layers]
     try:
-        for layer in layers:
-            _activate(layer, active, train)
+        for layer, state in zip(layers, before, strict=True):
+            # peft's set_adapter would also make every active adapter trainable, hence its private fields
+            layer._active_adapter = list(active)
+            layer._disable_adapters = not active
+            for name, scale in active.items():
+                layer.set_scale(name, scale)
+            for name, weight, requires_grad in state.weights:
+                if requires_grad != (name in train):
+                    weight.requires_grad_(not requires_grad)
         yield
     finally:
         for layer, state in zip(layers, before, strict=True):
             state.restore(layer)
 
 
-def _activate(layer: LoraLayer, active: Mapping[str, float], train: Sequence[str]) -> None:
-    # peft's set_adapter would also make every active adapter trainable, hence its private field
-    layer._active_adapter = list(active)
-    layer._disable_adapters = not active
-    for name, scale in active.items():
-        layer.set_scale(name, scale)
-    for name in layer.lora_A:
-        for weight in lora_weights(layer, name):
-            weight.requires_grad_(name in train)
-
-
 @dataclass(frozen=True)
 class _LayerState:
-    """What use_adapters changes in a layer."""
+    """What use_adapters changes in a layer; of every adapter's weights, (adapter, weight, requires_grad)."""
 
     active: list[str]
     disabled: bool
     scaling: dict[str, float]
-    requires_grad: list[tuple[Tensor, bool]]
+    weights: list[tuple[str, Tensor, bool]]
 
     @classmethod
     def of(cls, layer: LoraLayer) -> _LayerState:
-        weights = [weight for name in layer.lora_A for weight in lora_weights(layer, name)]
         return cls(
             active=list(layer.active_adapters),
             disabled=layer.disable_adapters,
             scaling=dict(layer.scaling),
-            requires_grad=[(weight, weight.requires_grad) for weight in weights],
+            weights=[
+                (name, weight, weight.requires_grad)
+                for name in layer.lora_A
+                for weight in lora_weights(layer, name)
+            ],
         )
 
     @classmethod
     def bare(cls) -> _LayerState:
-        return cls(active=[], disabled=True, scaling={}, requires_grad=[])
+        return cls(active=[], disabled=True, scaling={}, weights=[])
 
     def restore(self, layer: LoraLayer) -> None:
         layer._active_adapter = self.active
         layer._disable_adapters = self.disabled
         layer.scaling.update(self.scaling)
-        for weight, requires_grad in self.requires_grad:
-            weight.requires_grad_(requires_grad)
+        for _, weight, requires_grad in self.weights:
+            if weight.requires_grad != requires_grad:
+                weight.requires_grad_(requires_grad)
 
 
 def _check_names(transformer: nn.Module, names: Sequence[str]) -> None:
