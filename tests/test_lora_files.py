@@ -212,6 +212,7 @@ KEY = "transformer.transformer_blocks.0.attn.to_q"
         ),
         (lambda d: d.update({f"{KEY}.lora_A.weight": torch.zeros(())}), "to_q of shapes"),
         (lambda d: d.update({f"{KEY}.lora_A.weight": torch.full((3, 32), torch.nan)}), "not finite"),
+        (lambda d: d.update({f"{KEY}.lora_A.weight": torch.ones(3, 32, dtype=torch.int32)}), "not finite"),
         (lambda d: d.update({f"{KEY}.alpha": torch.zeros(2)}), "alpha of shape"),
         (lambda d: d.clear(), "no tensors"),
     ],
@@ -249,6 +250,7 @@ def test_many_faults_are_counted(trained, transformer, tmp_path):
         load_lora(transformer, tmp_path / "bad", "edit")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken", b"\x80\x04.", b"\xff" * 8 + b"{"])
 def test_a_file_that_is_no_lora(transformer, tmp_path, content):
     (tmp_path / "bad.pt").write_bytes(content)
@@ -268,6 +270,7 @@ class Trap:
         return (Path.touch, (Path("trapped"),))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("write", [lambda content, path: torch.save(content, path), None])
 def test_a_pickle_runs_no_code(transformer, tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)

@@ -205,7 +205,7 @@ def _misfits(name: str, found: Mapping[str, Tensor], linear: nn.Linear) -> list[
             f"{name} of shapes A {shape_a}, B {shape_b} where A (rank, {linear.in_features}), "
             f"B ({linear.out_features}, rank) fit"
         ]
-    if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in (found["A"], found["B"])):
+    if not all(found[part].is_floating_point() and found[part].float().isfinite().all() for part in "AB"):
         return [f"{name} holds values that are not finite numbers"]
     if "alpha" in found and found["alpha"].numel() != 1:
         return [f"{name} has an alpha of shape {tuple(found['alpha'].shape)} where one number fits"]

@@ -77,7 +77,7 @@ def train(
             with closing(objective.losses(model, *batches.draw())) as losses:
                 for name, loss in losses:
                     accelerator.backward(loss)
-                    log.add(name, loss.detach())
+                    log.add(global_step, name, loss.detach())
             optimizer.step()
             optimizer.zero_grad()
             save = global_step % config.save_per_steps == 0 or global_step == config.train_iteration
@@ -124,8 +124,7 @@ class _Log:
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
         self.run, self.accelerator = run, accelerator
         self.means: dict[str, float] = {}
-        self._pending: dict[str, list[Tensor]] = {}
-        self._flushed_step = 0
+        self._pending: list[tuple[int, str, Tensor]] = []
 
     def __enter__(self) -> _Log:
         self.accelerator.init_trackers("tensorboard")
@@ -140,33 +139,32 @@ class _Log:
         self._file.close()
         self.accelerator.end_training()
 
-    def add(self, name: str, loss: Tensor) -> None:
-        """Keep one loss of the current step."""
-        self._pending.setdefault(name, []).append(loss)
+    def add(self, global_step: int, name: str, loss: Tensor) -> None:
+        """Keep one loss of a step."""
+        self._pending.append((global_step, name, loss))
 
     def end_step(self, global_step: int, flush: bool) -> None:
         """Count a step; write a line when it is time or `flush`. FloatingPointError for a loss not finite."""
         self._bar.update()
         if not flush and global_step % self.run.config.log_every:
             return
-        values = {name: torch.stack(losses).tolist() for name, losses in self._pending.items()}
-        self._check_finite(values)
-        self.means = {name: sum(losses) / len(losses) for name, losses in values.items()}
-        self._pending.clear()
-        self._flushed_step = global_step
+        self.means = self._take_means()
         self._file.write(json.dumps({"step": global_step, **self.means}) + "\n")
         self._file.flush()
         self.accelerator.log({f"loss/{name}": mean for name, mean in self.means.items()}, step=global_step)
         self._bar.set_postfix({name: f"{mean:.4f}" for name, mean in self.means.items()}, refresh=False)
 
-    def _check_finite(self, values: dict[str, list[float]]) -> None:
-        for offset, losses in enumerate(zip(*values.values(), strict=True)):
-            if not all(map(math.isfinite, losses)):
-                step = self._flushed_step + offset + 1
-                found = ", ".join(f"{name} {loss}" for name, loss in zip(values, losses, strict=True))
+    def _take_means(self) -> dict[str, float]:
+        values = torch.stack([loss for _, _, loss in self._pending]).tolist()  # one transfer for all of them
+        by_name: dict[str, list[float]] = {}
+        for (step, name, _), value in zip(self._pending, values, strict=True):
+            if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"{self.run.name}: loss not finite at step {step} ({found}); lower lr?"
+                    f"{self.run.name}: {name} loss is {value} at step {step}; a smaller lr may help"
                 )
+            by_name.setdefault(name, []).append(value)
+        self._pending.clear()
+        return {name: sum(losses) / len(losses) for name, losses in by_name.items()}
 
 
 @contextmanager
