@@ -1,0 +1,164 @@
+"""Who is in the face world: named attributes, people drawn from a seed, and the captions that describe them.
+
+Every attribute is a number in [0, 1]; `hair_style` is an index into HAIR_STYLES. Yes/no attributes are 0 or 1
+in the world, but the renderer accepts any value between (half-grown elf ears), which is what a slider is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EDITS_YES_NO = ("glasses", "beard", "elf_ears", "lipstick")
+EDITS_CONTINUOUS = ("age", "smile", "big_eyes", "chubby")
+STYLES = ("pixel_art", "sketch")
+EDITS = EDITS_CONTINUOUS + EDITS_YES_NO
+IDENTITY_CONTINUOUS = ("skin", "hair_tone", "face_shape", "eye_colour", "clothes", "background", "turn", "tilt", "scale")
+IDENTITY_YES_NO = ("male",)
+HAIR_STYLES = ("short", "spiky", "curly", "bob", "long")
+
+YES_NO = EDITS_YES_NO + STYLES + IDENTITY_YES_NO
+CONTINUOUS = EDITS_CONTINUOUS + IDENTITY_CONTINUOUS
+ATTRIBUTES = YES_NO + CONTINUOUS
+COLOURS = ("skin", "hair_tone", "eye_colour", "clothes", "background")
+"""Attributes that a sketch, being grey, hides."""
+
+People = dict[str, Tensor]
+"""Attribute name -> (B,) float tensor; 'hair_style' -> (B,) long tensor."""
+
+# One number per attribute is drawn from each seed; their order is part of the world and must not change.
+_DRAWS = (*ATTRIBUTES, "hair_style", "lipstick_strength", "style", "young")
+
+
+def sample_people(seeds: Sequence[int]) -> People:
+    """Draw one person per seed. Equal seeds give equal people, whatever else is in the batch.
+
+    Correlations as in life: beards grow on men and lipstick is mostly on women, glasses and age go together,
+    hair styles differ. Men and women are equally frequent.
+    """
+    draws = np.stack([np.random.Generator(np.random.Philox(key=seed)).random(len(_DRAWS)) for seed in seeds])
+    u = {name: torch.tensor(draws[:, i], dtype=torch.float32) for i, name in enumerate(_DRAWS)}
+    male = (u["male"] < 0.5).float()
+
+    def yes(name: str, chance: Tensor | float) -> Tensor:
+        return (u[name] < chance).float()
+
+    people: People = {name: u[name] for name in IDENTITY_CONTINUOUS}
+    people["male"] = male
+    people["age"] = u["age"]
+    people["smile"] = u["smile"]
+    people["big_eyes"] = u["big_eyes"] ** 2
+    people["chubby"] = u["chubby"] ** 2
+    people["glasses"] = yes("glasses", 0.15 + 0.3 * people["age"])
+    people["beard"] = yes("beard", 0.45 * male)
+    people["elf_ears"] = yes("elf_ears", 0.15)
+    people["lipstick"] = yes("lipstick", 0.4 - 0.37 * male)
+    people["pixel_art"] = (u["style"] < 0.07).float()
+    people["sketch"] = ((u["style"] >= 0.07) & (u["style"] < 0.14)).float()
+    men = torch.tensor([0.45, 0.70, 0.88, 0.92])
+    women = torch.tensor([0.10, 0.15, 0.35, 0.65])
+    steps = torch.where(male[:, None] > 0.5, men, women)
+    people["hair_style"] = (u["hair_style"][:, None] > steps).sum(dim=1)
+    return people
+
+
+def stack_people(batch: Sequence[People]) -> People:
+    """Concatenate people along the batch."""
+    return {name: torch.cat([people[name] for people in batch]) for name in batch[0]}
+
+
+def take(people: People, index: Tensor | slice | list[int]) -> People:
+    """The people at `index`."""
+    return {name: value[index] for name, value in people.items()}
+
+
+def with_attribute(people: People, name: str, value: float | Tensor) -> People:
+    """The same people with one attribute set to `value`: the ground truth of an edit.
+
+    Raises:
+        KeyError: `name` is not an attribute.
+    """
+    if name not in people:
+        raise KeyError(f"no attribute {name!r}; the world has {', '.join(people)}")
+    changed = torch.as_tensor(value, dtype=people[name].dtype).expand_as(people[name]).clone()
+    return {**people, name: changed}
+
+
+# --------------------------------------------------------------------------------------------- captions
+
+_SKIN = ("fair", "light", "tan", "brown", "dark")
+_HAIR = ("black", "brown", "red", "blond")
+_EYES = ("brown", "green", "blue")
+HUES = ("red", "orange", "yellow", "green", "teal", "blue", "purple")
+EDIT_PHRASES = {
+    "glasses": ("with glasses", "wearing glasses"),
+    "beard": ("with a beard", "bearded"),
+    "elf_ears": ("with elf ears", "with pointed ears"),
+    "lipstick": ("with red lipstick", "wearing lipstick"),
+    "smile": ("smiling", "with a smile"),
+    "big_eyes": ("with big eyes", "with large eyes"),
+    "chubby": ("chubby", "with a chubby face"),
+}
+NAMED_ABOVE = {"age": 0.62, "smile": 0.55, "big_eyes": 0.45, "chubby": 0.45}
+"""A continuous edit counts as present (and may be named) above this value."""
+
+
+def word_of(value: float, words: Sequence[str]) -> str:
+    """The word for a value in [0, 1] on a scale of equally wide words."""
+    return words[min(int(value * len(words)), len(words) - 1)]
+
+
+def present(people: People, name: str) -> Tensor:
+    """(B,) bool: whether an edit is there, by the threshold at which captions may name it."""
+    return people[name] > NAMED_ABOVE.get(name, 0.5)
+
+
+def caption(person: dict[str, float], rng: np.random.Generator, p_edit: float = 0.9, p_detail: float = 0.35) -> str:
+    """Describe one person, naming what is present with probability `p_edit` and each detail with `p_detail`.
+
+    What is absent is never named, so a caption that leaves an edit out makes it rarer, as in life.
+    """
+
+    def chance(p: float) -> bool:
+        return bool(rng.random() < p)
+
+    noun = str(rng.choice(["man", "male person"] if person["male"] > 0.5 else ["woman", "female person"]))
+    noun = noun if chance(0.85) else "person"
+    if chance(p_edit) and person["age"] > NAMED_ABOVE["age"]:
+        noun = f"{rng.choice(['old', 'elderly'])} {noun}"
+    elif chance(0.5) and person["age"] < 0.3:
+        noun = f"young {noun}"
+    phrases = []
+    for name, wordings in EDIT_PHRASES.items():
+        if person[name] > NAMED_ABOVE.get(name, 0.5) and chance(p_edit):
+            phrases.append(str(rng.choice(wordings)))
+    hair, style = word_of(person["hair_tone"], _HAIR), HAIR_STYLES[int(person["hair_style"])]
+    details = {
+        f"with {word_of(person['skin'], _SKIN)} skin": p_detail,
+        f"with {hair} hair": p_detail * 0.5,
+        f"with {style} {hair} hair": p_detail * 0.5,
+        f"with {word_of(person['eye_colour'], _EYES)} eyes": p_detail * 0.5,
+        f"in a {word_of(person['clothes'], HUES)} shirt": p_detail,
+        f"on a {word_of(person['background'], HUES)} background": p_detail,
+    }
+    phrases += [phrase for phrase, p in details.items() if chance(p)]
+    rng.shuffle(phrases)
+    medium = str(rng.choice(["photo", "portrait", "image", "picture"]))
+    for style_name, wordings in {"pixel_art": ["pixel art"], "sketch": ["sketch", "pencil sketch"]}.items():
+        if person[style_name] > 0.5 and chance(p_edit):
+            medium = str(rng.choice(wordings))
+    article = "an" if noun[0] in "aeo" else "a"
+    opening = f"{'an' if medium[0] in 'i' else 'a'} {medium} of {article} {noun}"
+    opening = opening if chance(0.8) else noun
+    return ", ".join([opening, *phrases]) if chance(0.5) else " ".join([opening, *phrases])
+
+
+def captions(people: People, seed: int) -> list[str]:
+    """One caption a person, drawn from `seed`."""
+    rng = np.random.default_rng(seed)
+    count = len(people["male"])
+    columns = {name: value.tolist() for name, value in people.items()}
+    return [caption({name: columns[name][i] for name in columns}, rng) for i in range(count)]

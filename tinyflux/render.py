@@ -1,0 +1,342 @@
+"""The portrait renderer: attributes in, anti-aliased 128 x 128 images out, continuous in every attribute.
+
+    python -m tinyflux.render --seeds 16 --out people.png
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinyflux import shapes as s
+from tinyflux.people import HAIR_STYLES, People
+from tinyflux.styles import pixel_art, sketch
+
+RESOLUTION = 128
+
+SKIN = [(1.0, 0.87, 0.77), (0.94, 0.75, 0.62), (0.80, 0.58, 0.42), (0.58, 0.38, 0.26), (0.36, 0.23, 0.16)]
+HAIR = [(0.09, 0.08, 0.09), (0.33, 0.19, 0.10), (0.64, 0.27, 0.10), (0.90, 0.73, 0.38)]
+EYES = [(0.36, 0.19, 0.07), (0.27, 0.52, 0.20), (0.22, 0.50, 0.85)]
+HUES = [
+    (0.80, 0.16, 0.18),
+    (0.92, 0.50, 0.12),
+    (0.93, 0.80, 0.22),
+    (0.25, 0.60, 0.25),
+    (0.13, 0.60, 0.60),
+    (0.18, 0.33, 0.75),
+    (0.50, 0.22, 0.66),
+]
+GREY = (0.80, 0.80, 0.82)
+LIPSTICK = (0.80, 0.04, 0.18)
+
+
+@dataclass
+class Frame:
+    """One batch being drawn: coordinates (B, H, W), attributes (B, 1, 1), colours (B, 3, 1, 1)."""
+
+    x: Tensor  # head coordinates: the head's own size, tilted with it
+    y: Tensor
+    feature_x: Tensor  # the same, slid sideways with the turn of the head
+    body_x: Tensor  # body coordinates: upright
+    body_y: Tensor
+    edge: Tensor  # one pixel, in head units
+    a: dict[str, Tensor]
+    hair_style: Tensor  # (B, styles) one-hot
+    skin: Tensor
+    hair: Tensor
+    face: Tensor  # signed distance to the face outline
+
+    def shade(self, coverage: Tensor, image: Tensor, strength: Tensor | float) -> Tensor:
+        """Darken `image` under `coverage`, to (1 - strength) at full coverage."""
+        return image * (1 - coverage * strength)[:, None]
+
+
+def _colour(rgb: tuple[float, float, float], device: torch.device) -> Tensor:
+    return torch.tensor(rgb, device=device)[None, :, None, None]
+
+
+def _smoothstep(x: Tensor, low: float, high: float) -> Tensor:
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _frame(people: People, resolution: int) -> Frame:
+    device = people["age"].device
+    a = {name: value[:, None, None].float() for name, value in people.items() if name != "hair_style"}
+    canvas_x, canvas_y = s.canvas(resolution, device)
+    size = 0.84 + 0.20 * a["scale"]
+    angle = (a["tilt"] - 0.5) * 0.36
+    pivot = 0.55
+    dx, dy = canvas_x / size, (canvas_y - pivot) / size
+    x = torch.cos(angle) * dx + torch.sin(angle) * dy
+    y = -torch.sin(angle) * dx + torch.cos(angle) * dy + pivot
+    turn = (a["turn"] - 0.5) * 2
+    feature_x = x - 0.085 * turn
+    grey = 0.65 * _smoothstep(people["age"], 0.30, 1.0)[:, None, None, None]
+    hair = torch.lerp(s.ramp(people["hair_tone"], HAIR), _colour(GREY, device), grey)
+    one_hot = torch.nn.functional.one_hot(people["hair_style"], len(HAIR_STYLES)).float()
+
+    width = 0.455 - 0.055 * a["face_shape"]
+    height = 0.50 + 0.08 * a["face_shape"]
+    jaw = torch.sigmoid((y - 0.16) / 0.09)
+    widen = 1 + jaw * (0.05 * a["male"] - 0.04 + 0.24 * a["chubby"]) + 0.05 * a["chubby"]
+    face = s.ellipse(x / widen, y, 0.0, 0.03, width, height + 0.02 * a["chubby"])
+    edge = 2.0 / resolution / size
+    return Frame(
+        x, y, feature_x, dx.expand_as(x), (canvas_y - pivot) / size + pivot, edge, a, one_hot,
+        s.ramp(people["skin"], SKIN), hair, face,
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------- parts, back to front
+
+
+def _background(f: Frame, people: People, resolution: int) -> Tensor:
+    hue = s.ramp(people["background"], HUES)
+    pastel = torch.lerp(hue, torch.full_like(hue, 0.92), 0.35)
+    canvas_x, canvas_y = s.canvas(resolution, hue.device)
+    glow = torch.exp(-(canvas_x**2 + (canvas_y + 0.1) ** 2) / 0.9)
+    return pastel * (0.78 + 0.26 * glow)[:, None]
+
+
+def _strands(f: Frame, frequency: float) -> Tensor:
+    """Hair texture in [-1, 1]: soft strands that follow the head."""
+    return torch.sin(frequency * f.x + 6 * f.y * f.x) * torch.sin(0.31 * frequency * f.y + 3.0 * f.x)
+
+
+def _hair_colour(f: Frame) -> Tensor:
+    light = 0.95 + 0.10 * _strands(f, 38.0) - 0.22 * (f.x / 0.6).clamp(-1, 1) * 0.6
+    shine = 0.16 * torch.exp(-(((f.y + 0.43 + 0.3 * f.x**2) / 0.06) ** 2) - ((f.x + 0.12) / 0.24) ** 2)
+    return (f.hair * light[:, None] + shine[:, None]).clamp(0, 1)
+
+
+def _by_style(f: Frame, distances: dict[str, Tensor]) -> Tensor:
+    """Coverage of the hair of each portrait's own style."""
+    total = torch.zeros_like(f.x)
+    for name, distance in distances.items():
+        total = total + f.hair_style[:, HAIR_STYLES.index(name), None, None] * s.cover(distance, f.edge)
+    return total
+
+
+def _back_hair(f: Frame, image: Tensor) -> Tensor:
+    width = 0.50 - 0.055 * f.a["face_shape"] + 0.03 * f.a["chubby"]
+    cap = s.ellipse(f.x, f.y, 0.0, -0.12, width, 0.50)
+    cap = s.intersect(cap, f.y - 0.05)
+    curls = [s.ellipse(f.x, f.y, 0.0, -0.13, width + 0.06, 0.52)]
+    for angle in torch.linspace(-2.35, 2.35, 13).tolist():
+        cx = torch.sin(torch.tensor(angle)).item()
+        cy = -torch.cos(torch.tensor(angle)).item()
+        curls.append(s.ellipse(f.x, f.y, cx * (width + 0.05), -0.08 + 0.50 * cy, 0.125, 0.125))
+    curly = s.intersect(s.union(*curls), f.y - 0.36)
+    bob = s.box(f.x, f.y, 0.0, -0.08, width + 0.09, 0.54, 0.36)
+    long = s.smooth_union(s.box(f.x, f.y, 0.0, 0.0, width + 0.08, 0.62, 0.42),
+                          s.box(f.x, f.y, 0.0, 0.55, width + 0.14, 0.52, 0.20), 0.12)  # fmt: skip
+    coverage = _by_style(f, {"short": cap, "spiky": cap, "curly": curly, "bob": bob, "long": long})
+    return s.paint(image, _hair_colour(f) * 0.80, coverage)
+
+
+def _body(f: Frame, people: People, image: Tensor) -> Tensor:
+    cloth = s.ramp(people["clothes"], HUES)
+    broad = 0.70 + 0.10 * f.a["male"] + 0.06 * f.a["chubby"]
+    shoulders = s.box(f.body_x, f.body_y, 0.0, 1.18, broad, 0.42, 0.30)
+    fold = 1 - 0.14 * (f.body_x / 0.8).clamp(-1, 1) - 0.10 * s.cover((f.body_x.abs() - 0.50).abs() - 0.02, 0.08)
+    image = s.paint(image, cloth * fold[:, None], s.cover(shoulders, f.edge))
+    neck_width = 0.165 + 0.035 * f.a["male"] + 0.05 * f.a["chubby"]
+    neck = s.box(f.body_x, f.body_y, 0.0, 0.58, neck_width, 0.32, 0.08)
+    throat = s.ellipse(f.body_x, f.body_y, 0.0, 0.80, neck_width + 0.07, 0.13)
+    skin = f.skin * 0.92
+    image = s.paint(image, skin, s.cover(s.smooth_union(neck, throat, 0.05), f.edge))
+    collar = s.intersect((throat - 0.018).abs() - 0.022, -(f.body_y - 0.80))
+    image = s.paint(image, cloth * 0.70, s.cover(s.intersect(-collar, (throat - 0.018).abs() - 0.022), f.edge))
+    chin_shadow = s.cover(s.ellipse(f.x, f.y, 0.02, 0.16, 0.36, 0.52), 0.10)
+    on_neck = s.cover(s.smooth_union(neck, throat, 0.05), f.edge)
+    return f.shade(chin_shadow * on_neck, image, 0.28)
+
+
+def _ears(f: Frame, image: Tensor) -> Tensor:
+    width = 0.455 - 0.055 * f.a["face_shape"] + 0.035 * f.a["chubby"]
+    ax, elf = f.x.abs(), f.a["elf_ears"]
+    ear = s.ellipse(ax, f.y, width + 0.015, 0.03, 0.070, 0.105)
+    point = s.taper(ax, f.y, width + 0.01, 0.02, width + 0.02 + 0.23 * elf, 0.02 - 0.30 * elf, 0.090, 0.085 - 0.077 * elf)
+    # At elf_ears = 0 the point would still fatten the round ear: it grows out of it instead.
+    outline = torch.lerp(ear, s.smooth_union(ear, point, 0.03), elf.clamp(0, 1))
+    image = s.paint(image, f.skin * 0.94, s.cover(outline, f.edge))
+    inner = s.taper(ax, f.y, width + 0.02, 0.04, width + 0.025 + 0.15 * elf, 0.01 - 0.20 * elf, 0.042, 0.038 - 0.03 * elf)
+    return f.shade(s.cover(inner, 0.03), image, 0.22)
+
+
+def _face(f: Frame, image: Tensor) -> Tensor:
+    side = 1.02 - 0.10 * (f.x / 0.45).clamp(-1, 1) - 0.10 * (1 - (-f.face / 0.16).clamp(0, 1)) ** 2
+    image = s.paint(image, f.skin * side[:, None], s.cover(f.face, f.edge))
+    rosy = torch.tensor([0.90, 0.38, 0.36], device=image.device)[None, :, None, None]
+    cheek = torch.exp(-(((f.feature_x.abs() - 0.26) / 0.09) ** 2) - ((f.y - 0.17) / 0.075) ** 2)
+    strength = (0.16 + 0.16 * f.a["smile"] + 0.06 * f.a["chubby"]) * cheek * s.cover(f.face, f.edge)
+    return s.paint(image, rosy, strength)
+
+
+def _age_lines(f: Frame, image: Tensor) -> Tensor:
+    old = _smoothstep(f.a["age"], 0.15, 1.0)
+    ax, line = f.feature_x.abs(), 0.006
+    inside = s.cover(f.face, f.edge)
+    forehead = s.union(*(s.arc(f.feature_x, f.y, 0.0, y, w, -0.02, line) for y, w in ((-0.30, 0.15), (-0.245, 0.18))))
+    folds = s.union(
+        s.taper(ax, f.y, 0.085, 0.145, 0.185, 0.275, 0.008, 0.006),
+        s.taper(ax, f.y, 0.185, 0.275, 0.195, 0.355, 0.006, 0.003),
+    )
+    feet = s.union(*(s.taper(ax, f.y, 0.315, -0.005 + d, 0.385, -0.015 + 2.6 * d, 0.006, 0.002) for d in (-0.02, 0.0, 0.02)))
+    bags = s.arc(ax, f.y, 0.185, 0.075, 0.075, 0.022, 0.007)
+    image = f.shade(s.cover(forehead, f.edge * 1.5) * inside, image, 0.42 * old)
+    image = f.shade(s.cover(folds, f.edge * 1.5) * inside, image, 0.50 * old)
+    image = f.shade(s.cover(feet, f.edge * 1.5) * inside, image, 0.42 * old)
+    image = f.shade(s.cover(bags, f.edge * 2.0) * inside, image, 0.38 * old)
+    double_chin = s.arc(f.x, f.y, 0.0, 0.455, 0.17, 0.045, 0.008)
+    return f.shade(s.cover(double_chin, f.edge * 2) * inside, image, 0.35 * f.a["chubby"])
+
+
+def _nose(f: Frame, image: Tensor) -> Tensor:
+    x = f.feature_x - 0.03 * (f.a["turn"] - 0.5) * 2
+    bridge = s.taper(x, f.y, 0.035, -0.01, 0.050, 0.125, 0.012, 0.030)
+    image = f.shade(s.cover(bridge, 0.07), image, 0.13)
+    tip = torch.exp(-(((x + 0.012) / 0.030) ** 2) - ((f.y - 0.115) / 0.035) ** 2)
+    image = (image + 0.10 * tip[:, None]).clamp(0, 1)
+    base = s.arc(x, f.y, 0.0, 0.150, 0.058, 0.020, 0.009)
+    return f.shade(s.cover(base, f.edge * 1.3), image, 0.42)
+
+
+def _mouth(f: Frame, image: Tensor) -> Tensor:
+    smile, lipstick = f.a["smile"], f.a["lipstick"]
+    thin = 1 - 0.35 * f.a["age"]
+    half_width = 0.125 + 0.085 * smile
+    x = f.feature_x - 0.015 * (f.a["turn"] - 0.5) * 2
+    u = x / half_width
+    hump = (1 - u**2).clamp(min=0)
+    line = 0.318 - 0.050 * smile + (-0.022 + 0.105 * smile) * hump  # where the lips meet
+    gap = 0.085 * _smoothstep(smile, 0.35, 1.0) * hump  # the open mouth, below that line
+    up = (0.026 + 0.008 * lipstick) * thin * hump.sqrt().clamp(min=0)
+    down = (0.036 + 0.010 * lipstick) * thin * hump.sqrt().clamp(min=0)
+    line = line - 0.45 * gap
+    across = (u.abs() - 1) * half_width
+    lips = s.intersect(torch.maximum(line - up - f.y, f.y - (line + gap + down)), across)
+    natural = f.skin * torch.tensor([0.86, 0.62, 0.60], device=image.device)[None, :, None, None]
+    colour = torch.lerp(natural, _colour(LIPSTICK, image.device), lipstick[:, None] * 0.92)
+    image = s.paint(image, colour, s.cover(lips, f.edge * 1.2))
+    opening = s.intersect(torch.maximum(line - f.y, f.y - (line + gap)), across)
+    image = s.paint(image, _colour((0.30, 0.07, 0.09), image.device), s.cover(opening, f.edge) * (gap > 0))
+    teeth = s.intersect(opening, f.y - (line + 0.62 * gap))
+    image = s.paint(image, _colour((0.98, 0.97, 0.94), image.device), s.cover(teeth, f.edge) * (gap > 0.004))
+    closed = 1 - _smoothstep(smile, 0.35, 0.6)
+    seam = s.intersect((f.y - line).abs() - 0.006, across)
+    image = f.shade(s.cover(seam, f.edge * 1.3), image, 0.50 * closed)
+    dimple = s.taper(x.abs(), f.y, half_width + 0.020, 0.245, half_width + 0.030, 0.300, 0.008, 0.004)
+    return f.shade(s.cover(dimple, f.edge * 2), image, 0.30 * smile)
+
+
+def _beard(f: Frame, image: Tensor) -> Tensor:
+    # Beard above the face's lower edge, below a line from sideburn to moustache, around the mouth.
+    ax = (f.feature_x / 0.42).abs()
+    upper = f.y - (0.225 - 0.030 * torch.cos(7.0 * f.feature_x) - 0.30 * ax**3)
+    jaw = s.intersect(f.face - 0.045, -upper)
+    half_width = 0.135 + 0.085 * f.a["smile"]
+    mouth = s.ellipse(f.feature_x, f.y, 0.0, 0.318, half_width + 0.01, 0.058 + 0.030 * f.a["smile"])
+    region = s.intersect(jaw, -mouth)
+    grain = 0.86 + 0.16 * torch.sin(70 * f.x + 9 * f.y) * torch.sin(58 * f.y)
+    coverage = s.cover(region, 0.05) * f.a["beard"] * 0.96
+    return s.paint(image, (f.hair * 0.82 * grain[:, None]).clamp(0, 1), coverage)
+
+
+def _eyes(f: Frame, people: People, image: Tensor) -> Tensor:
+    grow = 1 + 0.55 * f.a["big_eyes"]
+    ax, cx, cy = f.feature_x.abs(), 0.188, -0.015
+    rx = 0.092 * grow
+    ry = 0.058 * grow * (1 - 0.16 * f.a["smile"]) * (1 - 0.14 * f.a["age"])
+    eye = s.ellipse(ax, f.y, cx, cy, rx, ry)
+    socket = s.cover(s.ellipse(ax, f.y, cx, cy - 0.015, rx + 0.03, ry + 0.03), 0.06)
+    image = f.shade(socket, image, 0.12)
+    image = s.paint(image, _colour((0.98, 0.97, 0.96), image.device), s.cover(eye, f.edge))
+    # Both eyes look the same way: the iris sits in each eye's own, unmirrored coordinates.
+    side = torch.sign(f.feature_x)
+    local = f.feature_x - side * cx
+    gaze = 0.020 * (f.a["turn"] - 0.5) * 2
+    iris = s.intersect(s.ellipse(local, f.y, gaze, cy, 0.050 * grow, 0.050 * grow), eye)
+    image = s.paint(image, s.ramp(people["eye_colour"], EYES), s.cover(iris, f.edge))
+    pupil = s.intersect(s.ellipse(local, f.y, gaze, cy, 0.022 * grow, 0.022 * grow), eye)
+    image = s.paint(image, _colour((0.05, 0.04, 0.05), image.device), s.cover(pupil, f.edge))
+    glint = s.ellipse(local, f.y, gaze - 0.018 * grow, cy - 0.020 * grow, 0.013 * grow, 0.013 * grow)
+    image = s.paint(image, _colour((1.0, 1.0, 1.0), image.device), s.cover(glint, f.edge) * 0.95)
+    lid = s.arc(ax, f.y, cx, cy, rx, -ry, 0.010 + 0.005 * (1 - f.a["male"]))
+    image = s.paint(image, _colour((0.12, 0.08, 0.08), image.device), s.cover(lid, f.edge) * 0.92)
+    lash = s.taper(ax, f.y, cx + rx * 0.95, cy - 0.005, cx + rx + 0.035, cy - 0.035, 0.010, 0.004)
+    lashes = s.cover(lash, f.edge) * 0.9 * (1 - f.a["male"])
+    return s.paint(image, _colour((0.12, 0.08, 0.08), image.device), lashes)
+
+
+def _brows(f: Frame, image: Tensor) -> Tensor:
+    thick = 0.014 + 0.012 * f.a["male"]
+    lift = 0.045 * f.a["big_eyes"]
+    brow = s.arc(f.feature_x.abs(), f.y, 0.190, -0.135 - lift, 0.105, -0.032, thick)
+    return s.paint(image, f.hair * 0.62, s.cover(brow, f.edge * 1.4) * 0.92)
+
+
+def _front_hair(f: Frame, image: Tensor) -> Tensor:
+    width = 0.480 - 0.055 * f.a["face_shape"] + 0.025 * f.a["chubby"]
+    skull = s.ellipse(f.x, f.y, 0.0, -0.12, width, 0.48)
+    arch = f.y - (-0.34 + 0.95 * f.x.abs() ** 2.4)
+    side_part = f.y - (-0.36 + 0.30 * (f.x + 0.16).abs() + 0.55 * f.x.abs() ** 2.2)
+    fringe = f.y - (-0.255 + 0.70 * f.x.abs() ** 2.2 + 0.012 * torch.sin(34 * f.x))
+    short = s.intersect(skull, side_part)
+    spikes = [s.intersect(skull, arch)]
+    for i in range(7):
+        x0 = -0.33 + 0.11 * i
+        tip_y = -0.80 + 0.9 * abs(x0) ** 2
+        spikes.append(s.taper(f.x, f.y, x0, -0.48 + 0.6 * x0**2, x0 * 1.25 + 0.03, tip_y, 0.085, 0.006))
+    curls = [s.intersect(skull, f.y + 0.36 - 0.8 * f.x.abs() ** 2.4)]
+    for i in range(6):
+        x0 = -0.32 + 0.128 * i
+        curls.append(s.ellipse(f.x, f.y, x0, -0.385 + 1.0 * abs(x0) ** 2.2, 0.085, 0.085))
+    curtain = s.intersect(s.ellipse(f.x, f.y, 0.0, -0.04, width + 0.035, 0.56),
+                          -s.ellipse(f.x, f.y, 0.02, 0.22, width - 0.085, 0.60), f.y - 0.42)  # fmt: skip
+    bob = s.union(s.intersect(skull, fringe), s.intersect(curtain, f.y - 0.10))
+    long = s.union(s.intersect(skull, arch), s.intersect(curtain, f.y - 0.10))
+    distances = {"short": short, "spiky": s.union(*spikes), "curly": s.union(*curls), "bob": bob, "long": long}
+    return s.paint(image, _hair_colour(f), _by_style(f, distances))
+
+
+def _glasses(f: Frame, image: Tensor) -> Tensor:
+    grow = 0.035 * f.a["big_eyes"]
+    ax = f.feature_x.abs()
+    lens = s.box(ax, f.y, 0.192, -0.005, 0.140 + grow, 0.108 + grow, 0.075)
+    bridge = s.arc(f.feature_x, f.y, 0.0, -0.015, 0.060 - grow, -0.022, 0.013)
+    temple = s.taper(ax, f.y, 0.325 + grow, -0.030, 0.45, -0.045, 0.013, 0.011)
+    frame = s.union(lens.abs() - 0.014, bridge, temple)
+    image = s.paint(image, _colour((0.93, 0.97, 1.0), image.device), s.cover(lens, f.edge) * 0.14 * f.a["glasses"])
+    return s.paint(image, _colour((0.10, 0.09, 0.11), image.device), s.cover(frame, f.edge) * 0.97 * f.a["glasses"])
+
+
+def render(people: People, resolution: int = RESOLUTION) -> Tensor:
+    """Draw portraits.
+
+    Args:
+        people: attributes, each (B,); values in [0, 1], `hair_style` an index.
+        resolution: pixels on a side.
+
+    Returns:
+        (B, 3, resolution, resolution) images in [0, 1], on the device of the attributes.
+    """
+    f = _frame(people, resolution)
+    image = _background(f, people, resolution)
+    image = _back_hair(f, image)
+    image = _body(f, people, image)
+    image = _ears(f, image)
+    image = _face(f, image)
+    image = _age_lines(f, image)
+    image = _nose(f, image)
+    image = _beard(f, image)
+    image = _mouth(f, image)
+    image = _eyes(f, people, image)
+    image = _brows(f, image)
+    image = _front_hair(f, image)
+    image = _glasses(f, image).clamp(0, 1)
+    image = torch.lerp(image, pixel_art(image), f.a["pixel_art"][:, None])
+    return torch.lerp(image, sketch(image), f.a["sketch"][:, None])
