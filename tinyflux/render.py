@@ -1,7 +1,4 @@
-"""The portrait renderer: attributes in, anti-aliased 128 x 128 images out, continuous in every attribute.
-
-    python -m tinyflux.render --seeds 16 --out people.png
-"""
+"""The portrait renderer: attributes in, anti-aliased 128 x 128 images out, continuous in every attribute."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ def _frame(people: People, resolution: int) -> Frame:
     device = people["age"].device
     a = {name: value[:, None, None].float() for name, value in people.items() if name != "hair_style"}
     canvas_x, canvas_y = s.canvas(resolution, device)
-    size = 0.84 + 0.20 * a["scale"]
+    size = 1.04 + 0.20 * a["scale"]
     angle = (a["tilt"] - 0.5) * 0.36
     pivot = 0.55
     dx, dy = canvas_x / size, (canvas_y - pivot) / size
@@ -98,7 +95,7 @@ def _background(f: Frame, people: People, resolution: int) -> Tensor:
     pastel = torch.lerp(hue, torch.full_like(hue, 0.92), 0.35)
     canvas_x, canvas_y = s.canvas(resolution, hue.device)
     glow = torch.exp(-(canvas_x**2 + (canvas_y + 0.1) ** 2) / 0.9)
-    return pastel * (0.78 + 0.26 * glow)[:, None]
+    return pastel * (0.90 + 0.13 * glow)[:, None]
 
 
 def _strands(f: Frame, frequency: float) -> Tensor:
@@ -148,8 +145,8 @@ def _body(f: Frame, people: People, image: Tensor) -> Tensor:
     throat = s.ellipse(f.body_x, f.body_y, 0.0, 0.80, neck_width + 0.07, 0.13)
     skin = f.skin * 0.92
     image = s.paint(image, skin, s.cover(s.smooth_union(neck, throat, 0.05), f.edge))
-    collar = s.intersect((throat - 0.018).abs() - 0.022, -(f.body_y - 0.80))
-    image = s.paint(image, cloth * 0.70, s.cover(s.intersect(-collar, (throat - 0.018).abs() - 0.022), f.edge))
+    collar = s.intersect((throat - 0.024).abs() - 0.026, 0.74 - f.body_y)
+    image = s.paint(image, cloth * 0.72, s.cover(collar, f.edge))
     chin_shadow = s.cover(s.ellipse(f.x, f.y, 0.02, 0.16, 0.36, 0.52), 0.10)
     on_neck = s.cover(s.smooth_union(neck, throat, 0.05), f.edge)
     return f.shade(chin_shadow * on_neck, image, 0.28)
@@ -208,14 +205,14 @@ def _nose(f: Frame, image: Tensor) -> Tensor:
 def _mouth(f: Frame, image: Tensor) -> Tensor:
     smile, lipstick = f.a["smile"], f.a["lipstick"]
     thin = 1 - 0.35 * f.a["age"]
-    half_width = 0.125 + 0.085 * smile
+    half_width = 0.140 + 0.080 * smile
     x = f.feature_x - 0.015 * (f.a["turn"] - 0.5) * 2
     u = x / half_width
     hump = (1 - u**2).clamp(min=0)
-    line = 0.318 - 0.050 * smile + (-0.022 + 0.105 * smile) * hump  # where the lips meet
+    line = 0.318 - 0.050 * smile + (-0.003 + 0.092 * smile) * hump  # where the lips meet
     gap = 0.085 * _smoothstep(smile, 0.35, 1.0) * hump  # the open mouth, below that line
-    up = (0.026 + 0.008 * lipstick) * thin * hump.sqrt().clamp(min=0)
-    down = (0.036 + 0.010 * lipstick) * thin * hump.sqrt().clamp(min=0)
+    up = (0.034 + 0.012 * lipstick) * thin * hump.sqrt().clamp(min=0)
+    down = (0.044 + 0.014 * lipstick) * thin * hump.sqrt().clamp(min=0)
     line = line - 0.45 * gap
     across = (u.abs() - 1) * half_width
     lips = s.intersect(torch.maximum(line - up - f.y, f.y - (line + gap + down)), across)
@@ -238,10 +235,10 @@ def _beard(f: Frame, image: Tensor) -> Tensor:
     ax = (f.feature_x / 0.42).abs()
     upper = f.y - (0.225 - 0.030 * torch.cos(7.0 * f.feature_x) - 0.30 * ax**3)
     jaw = s.intersect(f.face - 0.045, -upper)
-    half_width = 0.135 + 0.085 * f.a["smile"]
-    mouth = s.ellipse(f.feature_x, f.y, 0.0, 0.318, half_width + 0.01, 0.058 + 0.030 * f.a["smile"])
+    half_width = 0.150 + 0.080 * f.a["smile"]
+    mouth = s.ellipse(f.feature_x, f.y, 0.0, 0.318, half_width + 0.01, 0.070 + 0.030 * f.a["smile"])
     region = s.intersect(jaw, -mouth)
-    grain = 0.86 + 0.16 * torch.sin(70 * f.x + 9 * f.y) * torch.sin(58 * f.y)
+    grain = 0.90 + 0.07 * torch.sin(62 * f.x + 14 * f.x * f.y) + 0.05 * torch.sin(23 * f.y + 9 * f.x)
     coverage = s.cover(region, 0.05) * f.a["beard"] * 0.96
     return s.paint(image, (f.hair * 0.82 * grain[:, None]).clamp(0, 1), coverage)
 
@@ -289,7 +286,7 @@ def _front_hair(f: Frame, image: Tensor) -> Tensor:
     spikes = [s.intersect(skull, arch)]
     for i in range(7):
         x0 = -0.33 + 0.11 * i
-        tip_y = -0.80 + 0.9 * abs(x0) ** 2
+        tip_y = -0.73 + 0.9 * abs(x0) ** 2
         spikes.append(s.taper(f.x, f.y, x0, -0.48 + 0.6 * x0**2, x0 * 1.25 + 0.03, tip_y, 0.085, 0.006))
     curls = [s.intersect(skull, f.y + 0.36 - 0.8 * f.x.abs() ** 2.4)]
     for i in range(6):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 PIXEL_BLOCK = 4
-PIXEL_LEVELS = 6
+PIXEL_LEVELS = 12
 
 
 def pixel_art(image: Tensor, block: int = PIXEL_BLOCK, levels: int = PIXEL_LEVELS) -> Tensor:
