@@ -19,9 +19,10 @@ from torch import Tensor
 INK, MUTED, PAPER, EMPTY = "#1c1c1e", "#5f6368", "#ffffff", "#f1f1f3"
 DARK_INK, DARK_MUTED, DARK_PAPER = "#ececef", "#a2a5ab", "#1c1d20"
 # Okabe & Ito's palette without its black and yellow: told apart by colour-blind readers, and legible on
-# white and on near-black. Markers repeat the distinction for print.
+# white and on near-black. Markers repeat the distinction for print; past six lines, dashes tell them apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", ":")
 
 MARGIN, GAP, LINE = 48, 10, 1.4
 TITLE, LABEL, CAPTION = 32, 24, 21
@@ -211,10 +212,9 @@ def draw_plot(plot: Plot, dark: bool = False) -> Figure:
     )
     axes = figure.add_subplot(facecolor=paper)
     for i, series in enumerate(plot.series):
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        axes.plot(
-            series.x, series.y, color=colour, marker=marker, label=series.label, linewidth=2, markersize=5
-        )
+        cycle, i = divmod(i, len(COLOURS))
+        colour, line = COLOURS[i], LINES[cycle % len(LINES)]
+        axes.plot(series.x, series.y, line, color=colour, marker=MARKERS[i], label=series.label, lw=2, ms=5)
         if series.low is not None and series.high is not None:
             axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
     axes.set_xlabel(plot.x_label, color=ink, fontsize=11, labelpad=8)
@@ -225,7 +225,14 @@ def draw_plot(plot: Plot, dark: bool = False) -> Figure:
     axes.spines[:].set_visible(False)
     if len(plot.series) > 1:
         columns = min(3, len(plot.series))
-        figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=ink, fontsize=10)
+        figure.legend(
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            labelcolor=ink,
+            fontsize=10,
+            handlelength=3,
+        )
     return figure
 
 

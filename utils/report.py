@@ -1,7 +1,7 @@
 """One self-contained web page of results: `write_report` lays out text, tables, image grids and plots.
 
 Images are inlined, nothing is fetched (the page's own policy forbids it), there is no script; it follows the
-reader's light or dark setting, and on a phone wide tables and grids scroll sideways inside the page.
+reader's light or dark setting, and on a phone what is too wide scrolls sideways inside the page.
 """
 
 import base64
@@ -59,7 +59,7 @@ STYLE = f"""
   --paper: {DARK_PAPER}; --rule: #3a3b40; --panel: #26272b; }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0 auto; max-width: 68rem; padding: 3rem 1.25rem 5rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.6 system-ui, sans-serif; }}
+  background: var(--paper); font: 1rem/1.6 system-ui, sans-serif; overflow-wrap: break-word; }}
 h1 {{ font-size: 2rem; line-height: 1.2; margin: 0 0 .75rem; }}
 h2 {{ font-size: 1.35rem; line-height: 1.3; margin: 3.5rem 0 1rem; }}
 p {{ max-width: 42rem; margin: 0 0 1rem; }}
@@ -78,15 +78,15 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 .data tbody th {{ font-weight: 600; }}
 .grid th {{ font-weight: 500; font-size: .9rem; padding: .2rem .4rem; }}
 .grid .axis {{ color: var(--muted); font-weight: 400; }}
-.grid tbody th {{ text-align: left; padding: 0 1rem 0 0; max-width: 11rem; position: sticky; left: 0;
-  background: var(--paper); }}
+.grid tbody th {{ text-align: left; padding: 0 1rem 0 0; min-width: 5.5rem; max-width: 11rem;
+  overflow-wrap: anywhere; position: sticky; left: 0; background: var(--paper); }}
 .grid td {{ padding: .15rem; }}
 .grid img, .none {{ display: block; width: 8.5rem; aspect-ratio: 1; object-fit: contain;
   border-radius: .25rem; }}
 .none {{ background: var(--panel); }}
-.plot {{ display: block; width: 100%; max-width: 46rem; height: auto; }}
+.plot {{ display: block; width: 100%; min-width: 30rem; max-width: 46rem; height: auto; }}
 @media (max-width: 40rem) {{ body {{ padding-top: 1.75rem; }} .grid img, .none {{ width: 6rem; }}
-  .grid tbody th {{ max-width: 5.5rem; padding-right: .5rem; overflow-wrap: anywhere; }} }}
+  .grid tbody th {{ max-width: 5.5rem; padding-right: .5rem; }} }}
 """
 
 # Only inlined images and this page's own style: a report opened from anywhere never calls anywhere.
@@ -203,8 +203,9 @@ def _plot(plot: Plot) -> str:
     light, dark = (_data_uri("image/svg+xml", plot_bytes(plot, "svg", dark)) for dark in (False, True))
     alt = escape(plot.title or f"{plot.y_label} against {plot.x_label}")
     return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class="plot" alt="{alt}" src="{light}"></picture>\n'
+        '<div class="scroll" tabindex="0"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img class="plot" alt="{alt}" src="{light}"></picture></div>\n'
     )
 
 
