@@ -4,6 +4,7 @@ A study's sweep is datasets x versions x noise_scales. Each `Run` carries a conf
 the config saved beside the weights expands to that one run again. Names are the reference implementation's.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,6 +89,27 @@ class Run:
         return Path(self.config.output_folder_gen) / self.dataset / self.name
 
     @property
+    def seeds_folder(self) -> Path:
+        """The images of this LoRA and prompt: a folder and a grid a seed."""
+        config = self.config
+        lora = self.lora_path.stem if config.use_trained_lora_path else f"{config.train_iteration}epoch"
+        prompt = self.prompts_path.stem if config.use_prompts_file else self.prompt
+        return self.gen_folder / "_".join(part for part in (lora, _slug(prompt)) if part)
+
+    def seed_folder(self, seed: int) -> Path:
+        """One seed's images."""
+        return self.seeds_folder / str(seed)
+
+    def image_path(self, seed: int, skip: int, scale: float) -> Path:
+        """One image, such as 6666/skip14_scale0.40.png."""
+        decimals = f"{scale + 0.0:.2f}" if round(scale, 2) == scale else f"{scale}"  # + 0.0: -0.0 is 0.0
+        return self.seed_folder(seed) / f"skip{skip}_scale{decimals}.png"
+
+    def grid_path(self, seed: int) -> Path:
+        """One seed's captioned grid: a column a scale, a row a skip."""
+        return self.seeds_folder / f"{seed}.png"
+
+    @property
     def prompt(self) -> str:
         """This dataset's prompt, for when use_prompts_file is off."""
         return self.config.prompt[0]
@@ -96,6 +118,11 @@ class Run:
     def prompts_path(self) -> Path:
         """This dataset's YAML list of prompts, for when use_prompts_file is on."""
         return Path("prompts") / self.config.prompts_file[0]
+
+
+def _slug(prompt: str) -> str:
+    """A prompt as part of a file name: letters and digits of any script, at most 60."""
+    return re.sub(r"\W+", "_", prompt).strip("_")[:60]
 
 
 def expand_runs(config: Config) -> list[Run]:
