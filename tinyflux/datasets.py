@@ -1,0 +1,102 @@
+"""The image pairs that ship with the repository: people of the face world before and after one edit.
+
+    python -m tinyflux.datasets
+
+writes train/datasets/NAME/{source,target}/SEED.png for every edit and style, three people each; the first of
+them alone as NAME_single; and portraits that stand for photographs in train/datasets/real_person/source.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from tinyflux.faces import to_uint8
+from tinyflux.people import EDITS_YES_NO, STYLES, People, sample_people, with_attribute
+from tinyflux.render import render
+from tinyflux.seeds import DATASETS, REAL
+
+FOLDER = Path(__file__).resolve().parent.parent / "train" / "datasets"
+
+# Chosen by eye, each three apart in skin, hair and, but for beards, sex, so that the edit alone is common to
+# them: elf ears where the hair leaves room, one man among the lipsticks, which the world gives to women.
+PEOPLE = {
+    "glasses": (10, 26, 23),
+    "beard": (54, 40, 8),
+    "elf_ears": (48, 14, 41),
+    "lipstick": (17, 43, 39),
+    "age": (51, 32, 24),
+    "smile": (38, 52, 29),
+    "big_eyes": (59, 11, 20),
+    "chubby": (35, 4, 49),
+    "pixel_art": (53, 5, 19),
+    "sketch": (57, 16, 2),
+}
+"""Dataset name, which is the attribute's -> positions of its people in the seeds' range."""
+REAL_PEOPLE = (2, 4, 7, 9, 11, 12, 16, 17)
+"""Most without any edit, so that one can be put on; none in a style, as photographs are."""
+
+NEUTRAL = {
+    **dict.fromkeys(EDITS_YES_NO + STYLES, 0.0),
+    "age": 0.4,
+    "smile": 0.4,
+    "big_eyes": 0.3,
+    "chubby": 0.3,
+}
+"""Every edit that a pair is not about: absent, or the middle of the world."""
+ENDS = {"age": (0.2, 1.0)}
+"""The edit's value in source and target, where that is not 0 and 1."""
+
+
+def pair_seeds(name: str) -> list[int]:
+    """Seeds of a dataset's people; `name` is one of PEOPLE, or that with _single for the first alone."""
+    seeds = [DATASETS[i] for i in PEOPLE[name.removesuffix("_single")]]
+    return seeds[:1] if name.endswith("_single") else seeds
+
+
+def pair_people(name: str) -> tuple[People, People]:
+    """The dataset's people before and after, alike in everything but the attribute."""
+    attribute = name.removesuffix("_single")
+    people = sample_people(pair_seeds(name))
+    for other, value in NEUTRAL.items():
+        people = with_attribute(people, other, value)
+    before, after = ENDS.get(attribute, (0.0, 1.0))
+    return with_attribute(people, attribute, before), with_attribute(people, attribute, after)
+
+
+def all_files() -> Iterator[tuple[Path, People]]:
+    """Every file, relative to the datasets' folder, with the person to render into it."""
+    for name in [*PEOPLE, *(f"{name}_single" for name in PEOPLE)]:
+        for side, people in zip(("source", "target"), pair_people(name), strict=True):
+            yield from _one_each(Path(name) / side, pair_seeds(name), people)
+    seeds = [REAL[i] for i in REAL_PEOPLE]
+    yield from _one_each(Path("real_person") / "source", seeds, sample_people(seeds))
+
+
+def _one_each(folder: Path, seeds: list[int], people: People) -> Iterator[tuple[Path, People]]:
+    for i, seed in enumerate(seeds):
+        yield folder / f"{seed}.png", {name: value[i : i + 1] for name, value in people.items()}
+
+
+def write_datasets(folder: Path) -> int:
+    """Render every file under `folder`, making folders as needed; returns how many files."""
+    files = list(all_files())
+    for path, person in tqdm(files, desc="datasets", unit="image"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        pixels = to_uint8(render(person))[0].permute(1, 2, 0)
+        Image.fromarray(pixels.numpy()).save(folder / path, optimize=True)
+    return len(files)
+
+
+def main() -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(description="Render the image pairs of the face world.")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the datasets (train/datasets)")
+    folder = parser.parse_args().out
+    print(f"{write_datasets(folder)} images in {folder}")
+
+
+if __name__ == "__main__":
+    main()
