@@ -43,7 +43,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def parse_args(argv: Sequence[str] | None = None, description: str = "") -> argparse.Namespace:
     """Parse a script's command line into `c`, `dry_run` and `overrides` (key=value; --device becomes one)."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--c", required=True, metavar="NAME", help="a study: the YAML of that name in config/"
     )

@@ -1,0 +1,18 @@
+"""PairEdit: a content adapter keeps the source image, a semantic adapter on top learns nothing but the edit.
+
+Content-preserving schedule; the semantic target is velocity + eta * direction (arXiv 2506.07992).
+"""
+
+from collections.abc import Sequence
+
+from utils.flux import Flux, PromptEmbeds
+from utils.objectives import build_objective
+from utils.pairs import ImagePair
+from utils.runs import Run
+from utils.trainer import TrainResult, train
+
+
+def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
+    """Train one run on its pairs, under the embedding of the empty prompt."""
+    objective = build_objective("train_image", run.config.cfg_eta, run.noise_scale)
+    return train(run, flux, pairs, objective, embeds)

@@ -1,0 +1,170 @@
+"""What the scripts share: read and check a study, load its base once, go through its runs, say how it went.
+
+torch and the libraries on it take seconds to import, so functions import them when they come to need them: a
+misspelt key or a missing file is told at once, and a dry run is instant.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.config import (
+    Config,
+    Run,
+    check_writable,
+    expand_runs,
+    load_config,
+    parse_args,
+    resolve_device,
+    resolve_model_path,
+)
+from utils.errors import UserError
+from utils.targets import TARGETS
+
+if TYPE_CHECKING:
+    from utils.flux import Flux, PromptEmbeds
+    from utils.pairs import ImagePair
+
+CONFIG_FOLDER = Path("config")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as the command line gave it, read and checked, with its runs."""
+
+    config: Config
+    runs: list[Run]
+    model_path: str
+    arguments: list[str]
+    dry_run: bool
+
+    def command(self, script: str) -> str:
+        """The command that runs another script on this same study."""
+        return shlex.join(["python", script, *self.arguments])
+
+
+def prepare(argv: Sequence[str] | None, description: str, methods: Mapping[str, str]) -> Study:
+    """Read a script's command line and the study it names; imports nothing heavy.
+
+    Args:
+        argv: arguments, None for the process's own.
+        description: of the script, for --help.
+        methods: python_name -> what it is; those the study may have, listed in --help too.
+
+    Raises:
+        UserError: for any fault in the study, or a base model that is not there.
+        SystemExit: as argparse does, on --help (0) and on options it does not know (2).
+    """
+    listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
+    args = parse_args(argv, f"{description}\nmethods (python_name):{listed}")
+    if not CONFIG_FOLDER.is_dir():
+        raise UserError(f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}")
+    config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, TARGETS)
+    return Study(
+        config=config,
+        runs=expand_runs(config),
+        model_path=resolve_model_path(config.pretrained_model_name_or_path),
+        arguments=[f"--c={args.c}", *args.overrides],
+        dry_run=args.dry_run,
+    )
+
+
+def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]]) -> None:
+    """Print each run with its paths by what they are: a dry run."""
+    print(f"{len(runs)} {_runs(runs)}, dry run: nothing is read or written")
+    for run in runs:
+        print(run.name)
+        for what, path in paths(run).items():
+            print(f"  {what:8} {path}")
+
+
+def load_runs_pairs(runs: Iterable[Run]) -> dict[str, list[ImagePair]]:
+    """Read the pairs of every run, by dataset, and check that every run's folder can be written.
+
+    Raises:
+        UserError: for the first fault, before any folder is made if it is in the pairs.
+    """
+    from utils.pairs import load_pairs
+
+    pairs = {}
+    for run in runs:
+        if run.dataset not in pairs:
+            pairs[run.dataset] = load_pairs(
+                run.source_folder, run.target_folder, run.config.resolution, run.config.resize
+            )
+    for run in runs:
+        check_writable(run.folder)
+    return pairs
+
+
+def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, PromptEmbeds]]:
+    """Load the study's base model and encode all prompts; the text encoders are let go.
+
+    Args:
+        study: gives the model path, device, dtype and number of tokens.
+        prompts: every prompt that any of the runs needs.
+
+    Returns:
+        The base, and each prompt's embedding.
+
+    Raises:
+        UserError: for a CUDA index that is not there, or a model that is not complete.
+    """
+    import torch
+
+    from utils.flux import load_flux
+
+    config = study.config
+    device = resolve_device(config.device, warn=lambda line: print(line, file=sys.stderr))
+    print(f"base: {study.model_path} on {device}, {config.dtype}", flush=True)
+    flux = load_flux(study.model_path, device, getattr(torch, config.dtype))
+    length = config.max_sequence_length
+    embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
+    flux.release_text_encoders()
+    return flux, embeds
+
+
+def run_all(runs: Sequence[Run], work: Callable[[Run], Path], closing: str) -> int:
+    """Do `work` for every run, whatever becomes of the others, and print a summary.
+
+    A run that fails prints its traceback, or its one line if the fault is the user's; Ctrl-C ends everything.
+
+    Args:
+        runs: at least one.
+        work: does one run and returns where its result lies.
+        closing: what to do next, printed at the end if there is any result.
+
+    Returns:
+        The exit status: 0, 1 if a run failed, or 2 if all did and by the user's fault.
+    """
+    written: list[Path] = []
+    faults: dict[str, str] = {}
+    status = 2
+    for number, run in enumerate(runs, 1):
+        print(f"[{number}/{len(runs)}] {run.name}", flush=True)
+        try:
+            written.append(work(run))
+        except UserError as error:
+            faults[run.name] = str(error)
+        except Exception as error:
+            traceback.print_exc()
+            faults[run.name] = " ".join(f"{type(error).__name__}: {error}".split())
+            status = 1
+    print(f"{len(written)} of {len(runs)} {_runs(runs)} done" + "".join(f"\n  {path}" for path in written))
+    if written:
+        print(closing, flush=True)
+    for name, reason in faults.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if not faults:
+        return 0
+    return 1 if written else status
+
+
+def _runs(runs: Sequence[Run]) -> str:
+    return "run" if len(runs) == 1 else "runs"
