@@ -59,3 +59,27 @@ def test_the_lora_to_apply() -> None:
 def test_two_runs_may_not_share_a_folder(twice: dict[str, list[str] | list[float]]) -> None:
     with pytest.raises(UserError, match=r"expected a name for each run, found '.*' twice"):
         expand_runs(Config(**twice))
+
+
+def test_names_of_images() -> None:
+    (run,) = expand_runs(Config(datasets=["age"], prompt=["image of a person, smiling"]))
+    folder = Path("output/eval/image/age/age_vtrain_image_4.0eta_1.0ns_full_base_v1")
+    folder /= "500epoch_image_of_a_person_smiling"
+    assert run.seeds_folder == folder
+    assert run.image_path(6666, 14, 0.4) == folder / "6666/skip14_scale0.40.png"
+    assert run.image_path(6666, 14, -1.0) == folder / "6666/skip14_scale-1.00.png"
+    assert run.image_path(6666, 0, -0.0) == folder / "6666/skip0_scale0.00.png"
+    assert run.image_path(6666, 14, 0.125) == folder / "6666/skip14_scale0.125.png"
+    assert run.grid_path(6666) == folder / "6666.png"
+
+
+def test_image_folders_tell_loras_and_prompts_apart() -> None:
+    def folder(**changes) -> str:
+        (run,) = expand_runs(Config(**changes))
+        return run.seeds_folder.name
+
+    assert folder(use_prompts_file=True) == "500epoch_prompts_person"
+    assert folder(use_trained_lora_path=True, trained_lora_path="a/hat.pt") == "hat_image_of_a_person"
+    assert folder(prompt=[""]) == "500epoch"
+    assert folder(prompt=["x" * 60 + "1"]) != folder(prompt=["x" * 60 + "2"])
+    assert len(folder(prompt=["x" * 500])) < 80

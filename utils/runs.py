@@ -7,6 +7,7 @@ the config saved beside the weights expands to that one run again. Names are the
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 from utils.errors import UserError
 from utils.schema import Config
@@ -121,8 +122,9 @@ class Run:
 
 
 def _slug(prompt: str) -> str:
-    """A prompt as part of a file name: letters and digits of any script, at most 60."""
-    return re.sub(r"\W+", "_", prompt).strip("_")[:60]
+    """A prompt as part of a file name: letters and digits; a long one is cut, its CRC tells it apart."""
+    slug = re.sub(r"\W+", "_", prompt).strip("_")
+    return slug if len(slug) <= 60 else f"{slug[:50]}_{crc32(prompt.encode()):08x}"
 
 
 def expand_runs(config: Config) -> list[Run]:
