@@ -1,0 +1,112 @@
+"""Measure the trained edits of a study: does each follow its slider, how far, and what comes along?
+
+cd train
+python eval_scripts/edit_table.py --c=train_image
+python eval_scripts/edit_table.py --c=train_image datasets=[glasses,smile] --seeds=16
+
+options of its own:
+  --seeds N        how many generated identities (64)
+  --first-seed N   the first of their seeds (1000000, far from those that generation begins with)
+  --scales LIST    slider scales, 0 and 1 among them (0,0.25,0.5,0.75,1)
+  --out FOLDER     where tables, plot, pictures and report go (output/eval/edits)
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import _path  # noqa: F401
+from train_image_script import METHODS
+
+from utils.config import check_writable
+from utils.errors import run_cli
+from utils.runner import list_runs, load_base, prepare, run_all
+from utils.runs import Run
+from utils.shots import check_loras
+
+if TYPE_CHECKING:
+    from edits import Reader
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure every run and write the results; the exit status as in `run_all`."""
+    argv = sys.argv[1:] if argv is None else argv
+    options, study_arguments = _options(argv)
+    study = prepare(study_arguments, __doc__ or "", METHODS)
+    if study.dry_run:
+        list_runs(study.runs, lambda run: {"lora": run.lora_path, "results": options.out})
+        return 0
+    check_loras(study.runs, study.command("train_image_script.py"))
+    check_writable(options.out)
+    # here, so that the checks above come at once
+    from edits import attribute_of, measure, results_table, write_results
+
+    from utils.metrics import markdown_table
+    from utils.pairs import load_pairs
+
+    for run in study.runs:
+        attribute_of(run.dataset)
+    pairs = {
+        run.dataset: load_pairs(
+            run.source_folder, run.target_folder, run.config.resolution, run.config.resize
+        )
+        for run in study.runs
+    }
+    reader = probe_reader()
+    flux, embeds = load_base(study, [run.prompt for run in study.runs])
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    measured = []
+
+    def measure_one(run: Run) -> Path:
+        measured.append(
+            measure(run, flux, embeds[run.prompt], pairs[run.dataset], reader, seeds, options.scales)
+        )
+        # after every run, so that a study cut off leaves what it has
+        return write_results(
+            measured, options.out, shlex.join(["python", "eval_scripts/edit_table.py", *argv])
+        )
+
+    status = run_all(study.runs, measure_one, f"pictures: {options.out / 'grid.png'}")
+    if measured:
+        print("\n" + markdown_table(*results_table(measured)))
+    return status
+
+
+def probe_reader() -> "Reader":
+    """What the face world's probe reads."""
+    from tinyflux.probe import load_probe
+
+    return load_probe().read
+
+
+def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This script's own options, and the arguments left for the study."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", type=_at_least_two, default=64)
+    parser.add_argument("--first-seed", type=int, default=1_000_000)
+    parser.add_argument("--scales", type=_scales, default=[0.0, 0.25, 0.5, 0.75, 1.0])
+    parser.add_argument("--out", type=Path, default=Path("output/eval/edits"))
+    return parser.parse_known_args(argv)
+
+
+def _at_least_two(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 2 on, found {text!r}")
+    return int(text)
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        scales = [float(part) for part in text.split(",")]
+    except ValueError:
+        scales = []
+    if not {0.0, 1.0} <= set(scales):
+        raise argparse.ArgumentTypeError(f"expected numbers, 0 and 1 among them, found {text!r}")
+    return scales
+
+
+if __name__ == "__main__":
+    run_cli(main)
