@@ -1,0 +1,36 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into .venv.
+#
+#   make demo        learn an edit from the shipped pairs, pull its slider, measure it: a few minutes on a CPU
+#   make test        lint, types and the tests
+#   make test-slow   the tests that take minutes
+
+PYTHON ?= python3
+DEMO_SEEDS ?= 8
+IN_TRAIN := cd train && ../.venv/bin/python
+READY := .venv/ready
+
+.PHONY: demo test test-slow
+
+demo: $(READY)
+	$(IN_TRAIN) train_image_script.py --c=train_image
+	$(IN_TRAIN) gen_image_script.py --c=train_image
+	$(IN_TRAIN) eval_scripts/edit_table.py --c=train_image --seeds=$(DEMO_SEEDS)
+	@echo "pictures over scales:  train/output/eval/edits/grid.png (larger ones in train/output/eval/image)"
+	@echo "report:                train/output/eval/edits/report.html"
+
+test: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy utils
+	.venv/bin/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	.venv/bin/python -m pytest -m slow
+
+# Done once, and again when requirements.txt changes.
+$(READY): requirements.txt
+	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and f"expected Python 3.11 or newer, found {v}; give another with PYTHON=")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet uv
+	.venv/bin/uv pip install --python .venv/bin/python --requirement requirements.txt
+	touch $@
