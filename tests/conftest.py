@@ -3,11 +3,16 @@
 Every part has the class and topology of FLUX.1-dev (8x VAE with 16 latent channels, CLIP and T5 encoders with
 tokenizers of their own, double and single transformer blocks, guidance embedding, shifted Euler scheduler);
 only the widths are tiny, so that a test takes milliseconds. 32 x 32 pixels: 4 x 4 latents, 4 image tokens.
+And a folder to run the scripts in, as they are run in train/.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +22,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from PIL import Image
 
 if TYPE_CHECKING:
     from utils.flux import Flux
@@ -146,3 +152,79 @@ def mini_flux_loaded(mini_flux: Path) -> Flux:
     from utils.flux import load_flux
 
     return load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
+
+
+# --- the scripts ---
+
+TRAIN = Path(__file__).resolve().parent.parent / "train"
+Script = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def site(tmp_path: Path, mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as train/ is, now the current one: the study `mini`, its base, two datasets of two pairs."""
+    (tmp_path / "config/base").mkdir(parents=True)
+    (tmp_path / "config/base/mini.yaml").write_text(
+        f"pretrained_model_name_or_path: {mini_flux}\nresolution: {MINI_RESOLUTION}\ndtype: float32\n"
+        f"max_sequence_length: {MINI_SEQUENCE_LENGTH}\nrank: 2\nnum_inference_steps: 4\nskips: 1\n"
+    )
+    (tmp_path / "config/mini.yaml").write_text(
+        "base: mini\npython_name: train_image\ndevice: cpu\ndatasets: [age, smile]\nnoise_scales: 3\n"
+        "train_iteration: 2\nsave_per_steps: 1\nscales: 0,0.5,-1\nprompt: a cat\n"
+    )
+    for number, dataset in enumerate(("age", "smile")):
+        for side, shade in (("source", 40), ("target", 200)):
+            folder = tmp_path / "datasets" / dataset / side
+            folder.mkdir(parents=True)
+            for stem in "01":
+                Image.new("RGB", (32, 32), (shade, 90 * number, 80 * int(stem))).save(folder / f"{stem}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(TRAIN))
+    return tmp_path
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Flux]:
+    """Every base model loaded during the test."""
+    import utils.flux
+
+    loaded: list[Flux] = []
+    load_flux = utils.flux.load_flux
+
+    def counted(*args: object) -> Flux:
+        loaded.append(load_flux(*args))
+        return loaded[-1]
+
+    monkeypatch.setattr(utils.flux, "load_flux", counted)
+    return loaded
+
+
+@pytest.fixture
+def script(site: Path, capsys: pytest.CaptureFixture[str]) -> Script:
+    """Call a script as its command does; gives the exit status, stdout and stderr."""
+    from utils.errors import run_cli
+
+    def call(name: str, *arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        main = importlib.import_module(name).main
+        with pytest.raises(SystemExit) as caught:
+            run_cli(lambda: main([*arguments]))
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def command(
+    name: str, *arguments: str, cwd: Path, python: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, with options for Python itself; never on a GPU."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *python, str(TRAIN / f"{name}.py"), *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
