@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_all(
         study.runs,
         lambda run: generate_run(run, flux, seeds, prompts[run.name], embeds),
-        f"grids: SEED.png in each folder, the first {study.runs[0].grid_path(seeds[0])}",
+        f"each seed's grid is SEED.png in there, beginning with {seeds[0]}.png",
     )
 
 

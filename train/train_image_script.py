@@ -39,7 +39,7 @@ def _paths(run: Run) -> dict[str, Path]:
         "source": run.source_folder,
         "target": run.target_folder,
         "weights": run.weights_path(),
-        "and": run.reference_path(),
+        "reference": run.reference_path(),
     }
 
 

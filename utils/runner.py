@@ -81,7 +81,7 @@ def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]])
     for run in runs:
         print(run.name)
         for what, path in paths(run).items():
-            print(f"  {what:8} {path}")
+            print(f"  {what:9} {path}")
 
 
 def load_runs_pairs(runs: Iterable[Run]) -> dict[str, list[ImagePair]]:
