@@ -46,8 +46,12 @@ NEUTRAL = {
     "chubby": 0.3,
 }
 """Every edit that a pair is not about: absent, or the middle of the world."""
-ENDS = {"age": (0.2, 1.0)}
-"""The edit's value in source and target, where that is not 0 and 1."""
+ENDS = {"age": (0.3, 1.0), "smile": (0.3, 1.0), "big_eyes": (0.15, 1.0), "chubby": (0.15, 1.0)}
+"""The edit's value in source and target, where that is not 0 and 1.
+
+Sources are then people as the world has them on average when nobody names the attribute: who starts further
+along than the source cannot move as far as the pair does, for the attribute ends at 1.
+"""
 
 
 def pair_seeds(name: str) -> list[int]:

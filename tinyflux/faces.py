@@ -40,7 +40,9 @@ def render_shards(
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(seeds), SHARD)
     paths = [folder / f"{start:07d}.pt" for start in starts]
-    for start, path in tqdm(list(zip(starts, paths, strict=True)), desc=f"faces: {folder.name}", unit="shard"):
+    for start, path in tqdm(
+        list(zip(starts, paths, strict=True)), desc=f"faces: {folder.name}", unit="shard"
+    ):
         if path.exists():
             continue
         own = seeds[start : start + SHARD]

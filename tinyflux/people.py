@@ -16,9 +16,20 @@ EDITS_YES_NO = ("glasses", "beard", "elf_ears", "lipstick")
 EDITS_CONTINUOUS = ("age", "smile", "big_eyes", "chubby")
 STYLES = ("pixel_art", "sketch")
 EDITS = EDITS_CONTINUOUS + EDITS_YES_NO
-IDENTITY_CONTINUOUS = ("skin", "hair_tone", "face_shape", "eye_colour", "clothes", "background", "turn", "tilt", "scale")
+IDENTITY_CONTINUOUS = (
+    "skin",
+    "hair_tone",
+    "face_shape",
+    "eye_colour",
+    "clothes",
+    "background",
+    "turn",
+    "tilt",
+    "scale",
+)
 IDENTITY_YES_NO = ("male",)
 HAIR_STYLES = ("short", "spiky", "curly", "bob", "long")
+LONG_HAIR = ("bob", "long")
 
 YES_NO = EDITS_YES_NO + STYLES + IDENTITY_YES_NO
 CONTINUOUS = EDITS_CONTINUOUS + IDENTITY_CONTINUOUS
@@ -62,6 +73,29 @@ def sample_people(seeds: Sequence[int]) -> People:
     women = torch.tensor([0.10, 0.15, 0.35, 0.65])
     steps = torch.where(male[:, None] > 0.5, men, women)
     people["hair_style"] = (u["hair_style"][:, None] > steps).sum(dim=1)
+    return people
+
+
+def sample_independent(seeds: Sequence[int]) -> People:
+    """Draw one person per seed with every attribute uniform and independent of the others.
+
+    No attribute tells anything of another here, and yes/no attributes take every value between: what an
+    instrument must be trained on that is to catch leaks and to follow a slider. A quarter of the yes/no values
+    lies strictly between 0 and 1; a style is there in one image out of five.
+    """
+    draws = np.stack(
+        [np.random.Generator(np.random.Philox(key=seed)).random((2, len(_DRAWS))) for seed in seeds]
+    )
+    u = {name: torch.tensor(draws[:, 0, i], dtype=torch.float32) for i, name in enumerate(_DRAWS)}
+    between = {name: torch.tensor(draws[:, 1, i], dtype=torch.float32) for i, name in enumerate(_DRAWS)}
+    people: People = {name: u[name] for name in (*EDITS_CONTINUOUS, *IDENTITY_CONTINUOUS)}
+    people["male"] = (u["male"] < 0.5).float()
+    for name in EDITS_YES_NO:
+        people[name] = torch.where(between[name] < 0.25, u[name], (u[name] < 0.5).float())
+    for name, low in zip(STYLES, (0.0, 0.1), strict=True):
+        drawn = (u["style"] >= low) & (u["style"] < low + 0.1)
+        people[name] = torch.where(between["style"] < 0.3, u["young"], 1.0) * drawn
+    people["hair_style"] = (u["hair_style"] * len(HAIR_STYLES)).long()
     return people
 
 
@@ -116,7 +150,9 @@ def present(people: People, name: str) -> Tensor:
     return people[name] > NAMED_ABOVE.get(name, 0.5)
 
 
-def caption(person: dict[str, float], rng: np.random.Generator, p_edit: float = 0.9, p_detail: float = 0.35) -> str:
+def caption(
+    person: dict[str, float], rng: np.random.Generator, p_edit: float = 0.9, p_detail: float = 0.35
+) -> str:
     """Describe one person, naming what is present with probability `p_edit` and each detail with `p_detail`.
 
     What is absent is never named, so a caption that leaves an edit out makes it rarer, as in life.
@@ -162,3 +198,9 @@ def captions(people: People, seed: int) -> list[str]:
     count = len(people["male"])
     columns = {name: value.tolist() for name, value in people.items()}
     return [caption({name: columns[name][i] for name in columns}, rng) for i in range(count)]
+
+
+def caption_words() -> list[str]:
+    """Every word that a caption may hold, sorted: the tokenizers' vocabulary."""
+    drawn = (caption_text for seed in range(8) for caption_text in captions(sample_people(range(400)), seed))
+    return sorted({word.strip(",") for text in drawn for word in text.split()})

@@ -138,7 +138,9 @@ def _body(f: Frame, people: People, image: Tensor) -> Tensor:
     cloth = s.ramp(people["clothes"], HUES)
     broad = 0.70 + 0.10 * f.a["male"] + 0.06 * f.a["chubby"]
     shoulders = s.box(f.body_x, f.body_y, 0.0, 1.18, broad, 0.42, 0.30)
-    fold = 1 - 0.14 * (f.body_x / 0.8).clamp(-1, 1) - 0.10 * s.cover((f.body_x.abs() - 0.50).abs() - 0.02, 0.08)
+    fold = (
+        1 - 0.14 * (f.body_x / 0.8).clamp(-1, 1) - 0.10 * s.cover((f.body_x.abs() - 0.50).abs() - 0.02, 0.08)
+    )
     image = s.paint(image, cloth * fold[:, None], s.cover(shoulders, f.edge))
     neck_width = 0.165 + 0.035 * f.a["male"] + 0.05 * f.a["chubby"]
     neck = s.box(f.body_x, f.body_y, 0.0, 0.58, neck_width, 0.32, 0.08)
@@ -156,11 +158,15 @@ def _ears(f: Frame, image: Tensor) -> Tensor:
     width = 0.455 - 0.055 * f.a["face_shape"] + 0.035 * f.a["chubby"]
     ax, elf = f.x.abs(), f.a["elf_ears"]
     ear = s.ellipse(ax, f.y, width + 0.015, 0.03, 0.070, 0.105)
-    point = s.taper(ax, f.y, width + 0.01, 0.02, width + 0.02 + 0.23 * elf, 0.02 - 0.30 * elf, 0.090, 0.085 - 0.077 * elf)
+    point = s.taper(
+        ax, f.y, width + 0.01, 0.02, width + 0.02 + 0.23 * elf, 0.02 - 0.30 * elf, 0.090, 0.085 - 0.077 * elf
+    )
     # At elf_ears = 0 the point would still fatten the round ear: it grows out of it instead.
     outline = torch.lerp(ear, s.smooth_union(ear, point, 0.03), elf.clamp(0, 1))
     image = s.paint(image, f.skin * 0.94, s.cover(outline, f.edge))
-    inner = s.taper(ax, f.y, width + 0.02, 0.04, width + 0.025 + 0.15 * elf, 0.01 - 0.20 * elf, 0.042, 0.038 - 0.03 * elf)
+    inner = s.taper(
+        ax, f.y, width + 0.02, 0.04, width + 0.025 + 0.15 * elf, 0.01 - 0.20 * elf, 0.042, 0.038 - 0.03 * elf
+    )
     return f.shade(s.cover(inner, 0.03), image, 0.22)
 
 
@@ -177,12 +183,19 @@ def _age_lines(f: Frame, image: Tensor) -> Tensor:
     old = _smoothstep(f.a["age"], 0.15, 1.0)
     ax, line = f.feature_x.abs(), 0.006
     inside = s.cover(f.face, f.edge)
-    forehead = s.union(*(s.arc(f.feature_x, f.y, 0.0, y, w, -0.02, line) for y, w in ((-0.30, 0.15), (-0.245, 0.18))))
+    forehead = s.union(
+        *(s.arc(f.feature_x, f.y, 0.0, y, w, -0.02, line) for y, w in ((-0.30, 0.15), (-0.245, 0.18)))
+    )
     folds = s.union(
         s.taper(ax, f.y, 0.085, 0.145, 0.185, 0.275, 0.008, 0.006),
         s.taper(ax, f.y, 0.185, 0.275, 0.195, 0.355, 0.006, 0.003),
     )
-    feet = s.union(*(s.taper(ax, f.y, 0.315, -0.005 + d, 0.385, -0.015 + 2.6 * d, 0.006, 0.002) for d in (-0.02, 0.0, 0.02)))
+    feet = s.union(
+        *(
+            s.taper(ax, f.y, 0.315, -0.005 + d, 0.385, -0.015 + 2.6 * d, 0.006, 0.002)
+            for d in (-0.02, 0.0, 0.02)
+        )
+    )
     bags = s.arc(ax, f.y, 0.185, 0.075, 0.075, 0.022, 0.007)
     image = f.shade(s.cover(forehead, f.edge * 1.5) * inside, image, 0.42 * old)
     image = f.shade(s.cover(folds, f.edge * 1.5) * inside, image, 0.50 * old)
@@ -296,7 +309,13 @@ def _front_hair(f: Frame, image: Tensor) -> Tensor:
                           -s.ellipse(f.x, f.y, 0.02, 0.22, width - 0.085, 0.60), f.y - 0.42)  # fmt: skip
     bob = s.union(s.intersect(skull, fringe), s.intersect(curtain, f.y - 0.10))
     long = s.union(s.intersect(skull, arch), s.intersect(curtain, f.y - 0.10))
-    distances = {"short": short, "spiky": s.union(*spikes), "curly": s.union(*curls), "bob": bob, "long": long}
+    distances = {
+        "short": short,
+        "spiky": s.union(*spikes),
+        "curly": s.union(*curls),
+        "bob": bob,
+        "long": long,
+    }
     return s.paint(image, _hair_colour(f), _by_style(f, distances))
 
 
@@ -307,8 +326,12 @@ def _glasses(f: Frame, image: Tensor) -> Tensor:
     bridge = s.arc(f.feature_x, f.y, 0.0, -0.015, 0.060 - grow, -0.022, 0.013)
     temple = s.taper(ax, f.y, 0.325 + grow, -0.030, 0.45, -0.045, 0.013, 0.011)
     frame = s.union(lens.abs() - 0.014, bridge, temple)
-    image = s.paint(image, _colour((0.93, 0.97, 1.0), image.device), s.cover(lens, f.edge) * 0.14 * f.a["glasses"])
-    return s.paint(image, _colour((0.10, 0.09, 0.11), image.device), s.cover(frame, f.edge) * 0.97 * f.a["glasses"])
+    image = s.paint(
+        image, _colour((0.93, 0.97, 1.0), image.device), s.cover(lens, f.edge) * 0.14 * f.a["glasses"]
+    )
+    return s.paint(
+        image, _colour((0.10, 0.09, 0.11), image.device), s.cover(frame, f.edge) * 0.97 * f.a["glasses"]
+    )
 
 
 def render(people: People, resolution: int = RESOLUTION) -> Tensor:

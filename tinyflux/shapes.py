@@ -41,7 +41,9 @@ def capsule(x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number
     return torch.sqrt((px - dx * along) ** 2 + (py - dy * along) ** 2 + 1e-12) - radius
 
 
-def arc(x: Tensor, y: Tensor, cx: Number, cy: Number, half_width: Number, bend: Number, radius: Number) -> Tensor:
+def arc(
+    x: Tensor, y: Tensor, cx: Number, cy: Number, half_width: Number, bend: Number, radius: Number
+) -> Tensor:
     """Distance to a stroke along the parabola y = cy + bend * (1 - ((x - cx) / half_width)^2), with round ends.
 
     `bend` > 0 hangs down in the middle (a smile), < 0 arches up (a brow).
@@ -55,7 +57,9 @@ def arc(x: Tensor, y: Tensor, cx: Number, cy: Number, half_width: Number, bend: 
     return torch.sqrt(vertical**2 + beyond**2 + 1e-12) - radius
 
 
-def taper(x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number, ra: Number, rb: Number) -> Tensor:
+def taper(
+    x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number, ra: Number, rb: Number
+) -> Tensor:
     """Distance to a stroke from a to b whose half width runs from ra to rb."""
     px, py, dx, dy = x - ax, y - ay, bx - ax, by - ay
     along = ((px * dx + py * dy) / (dx * dx + dy * dy)).clamp(0, 1)
