@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 from tqdm import tqdm
 
-from tinyflux.people import People, sample_people
+from tinyflux.people import People
 from tinyflux.render import render
 
 SHARD = 1024
@@ -26,46 +27,49 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def render_shards(
-    folder: Path,
-    seeds: Sequence[int],
-    sample: Callable[[Sequence[int]], People] = sample_people,
-    device: torch.device | str = "cpu",
-) -> list[Path]:
-    """Draw one face a seed into shards of `SHARD`, leaving alone those that are there already.
+Draw = Callable[[Sequence[int]], Tensor]
+"""Positions -> their uint8 images (B, 3, H, W)."""
+
+
+def write_shards(folder: Path, count: int, draw: Draw) -> list[Path]:
+    """Draw `count` images into shards of `SHARD`, leaving alone those that are there already.
 
     Returns:
-        The shards' paths, in the order of the seeds; each a uint8 tensor (SHARD, 3, H, W).
+        The shards' paths, in order; each a uint8 tensor (SHARD, 3, H, W), the last one perhaps shorter.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(seeds), SHARD)
+    starts = range(0, count, SHARD)
     paths = [folder / f"{start:07d}.pt" for start in starts]
-    for start, path in tqdm(
-        list(zip(starts, paths, strict=True)), desc=f"faces: {folder.name}", unit="shard"
-    ):
+    for start, path in tqdm(list(zip(starts, paths, strict=True)), desc=folder.name, unit="shard"):
         if path.exists():
             continue
-        own = seeds[start : start + SHARD]
-        batches = [_render(sample(own[i : i + _BATCH]), device) for i in range(0, len(own), _BATCH)]
+        own = range(start, min(start + SHARD, count))
+        images = torch.cat([draw(own[i : i + _BATCH]) for i in range(0, len(own), _BATCH)])
         unfinished = path.with_suffix(".part")
-        torch.save(torch.cat(batches), unfinished)
+        torch.save(images, unfinished)
         unfinished.rename(path)
     return paths
 
 
-def _render(people: People, device: torch.device | str) -> Tensor:
-    return to_uint8(render({name: value.to(device) for name, value in people.items()})).cpu()
+def drawing(sample: Callable[[Sequence[int]], People], seeds: Sequence[int], device: torch.device) -> Draw:
+    """Renders of the people that `sample` draws from `seeds`."""
+
+    def draw(index: Sequence[int]) -> Tensor:
+        people = sample([seeds[i] for i in index])
+        return to_uint8(render({name: value.to(device) for name, value in people.items()})).cpu()
+
+    return draw
 
 
 class Faces:
     """uint8 images of many shards behind one index."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.shards = [torch.load(path, mmap=True, weights_only=True) for path in paths]
+        self.images = ConcatDataset([torch.load(path, mmap=True, weights_only=True) for path in paths])
 
     def __len__(self) -> int:
-        return sum(len(shard) for shard in self.shards)
+        return len(self.images)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """Images (B, 3, H, W) at `index` (B,)."""
-        return torch.stack([self.shards[i // SHARD][i % SHARD] for i in index.tolist()])
+        return torch.stack([self.images[i] for i in index.tolist()])

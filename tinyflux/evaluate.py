@@ -1,0 +1,153 @@
+"""How good the small FLUX is: autoencoder, probe, prompt agreement, distribution, on people nobody trained on.
+
+    python -m tinyflux.evaluate                                  prints the tables of tinyflux/README.md
+    python -m tinyflux.evaluate --grid tinyflux/samples.png      and draws the README's samples
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tinyflux.people import (
+    ATTRIBUTES,
+    EDIT_PHRASES,
+    EDITS,
+    NAMED_ABOVE,
+    STYLES,
+    YES_NO,
+    People,
+    captions,
+    present,
+    sample_people,
+)
+from tinyflux.probe import Probe, load_probe, truth, visible
+from tinyflux.render import render
+from tinyflux.seeds import DISJOINT, HELD_OUT
+from utils.config import Config, load_config, resolve_device
+from utils.figures import Grid, draw_grid, to_images
+from utils.flux import Flux, load_flux
+from utils.generate import sweep_images
+from utils.metrics import frechet_distance, markdown_table, psnr
+
+HERE = Path(__file__).parent
+PROMPTS = {
+    **{name: f"a photo of a person {wordings[0]}" for name, wordings in EDIT_PHRASES.items() if name != "chubby"},
+    "chubby": "a photo of a chubby person",
+    "age": "a photo of an old person",
+    "pixel_art": "a pixel art of a person",
+    "sketch": "a sketch of a person",
+}
+UNNAMED = "a photo of a person"
+
+
+def pixels_of(people: People) -> Tensor:
+    """Renders (B, 3, 128, 128) in [-1, 1]."""
+    parts = [{name: value[i : i + 32] for name, value in people.items()} for i in range(0, len(people["age"]), 32)]
+    return torch.cat([render(part) for part in parts]) * 2 - 1
+
+
+def reconstructions(flux: Flux, pixels: Tensor) -> Tensor:
+    """Through the autoencoder and back."""
+    batches = tqdm(pixels.split(16), desc="autoencoder")
+    return torch.cat([flux.decode_latents(flux.encode_images(batch)).cpu() for batch in batches])
+
+
+def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, float]:
+    """Share read rightly of each yes/no attribute, mean absolute error of each continuous one.
+
+    What the image hides (the colours of a sketch) is left out.
+    """
+    readings, wanted, shown = probe.read(images), truth(people), visible(people)
+    errors = {}
+    for name, values in wanted.items():
+        keep = shown[:, ATTRIBUTES.index(name)] > 0 if name in ATTRIBUTES else torch.ones(len(values), dtype=torch.bool)
+        read, true = readings[name][keep], values[keep]
+        yes_no = name in YES_NO or name == "long_hair"
+        errors[name] = ((read > 0.5) == (true > 0.5) if yes_no else (read - true).abs()).float().mean().item()
+    return errors
+
+
+def generate(flux: Flux, prompts: list[str], first_seed: int, config: Config) -> Tensor:
+    """One image (B, 3, 128, 128) in [-1, 1] a prompt, seeds counted from `first_seed`."""
+    embeds = flux.encode_prompts(prompts, config.max_sequence_length)
+    bar = tqdm(total=len(prompts) * config.num_inference_steps, desc="samples", unit="step")
+    seeds = range(first_seed, first_seed + len(prompts))
+    with bar:
+        return sweep_images(flux, embeds, seeds, [0], [0.0], config, progress=bar.update)[0][0.0]
+
+
+def is_present(readings: dict[str, Tensor], name: str) -> float:
+    """Share of images in which an edit is there, by the threshold at which captions name it."""
+    return (readings[name] > NAMED_ABOVE.get(name, 0.5)).float().mean().item()
+
+
+def agreement(flux: Flux, probe: Probe, samples: int, config: Config) -> list[list[str]]:
+    """A row an edit: found when named, found when nothing is named, rate in the training world."""
+    bare = probe.read(generate(flux, [UNNAMED] * 4 * samples, 0, config))
+    world = sample_people(HELD_OUT[:10_000])
+    rows = []
+    for i, name in enumerate([*EDITS, *STYLES]):
+        named = probe.read(generate(flux, [PROMPTS[name]] * samples, 10_000 * (i + 1), config))
+        rate = present(world, name).float().mean().item()
+        shares = (is_present(named, name), is_present(bare, name), rate)
+        rows.append([name, f'"{PROMPTS[name]}"', *(f"{share:.0%}" for share in shares)])
+    return rows
+
+
+def distribution(flux: Flux, probe: Probe, count: int, config: Config) -> tuple[float, float]:
+    """Fréchet distance in probe features of samples and renders, and of two disjoint sets of renders."""
+    people, others = sample_people(HELD_OUT[:count]), sample_people(DISJOINT[:count])
+    samples = generate(flux, captions(others, seed=3), 1_000_000, config)
+    features = [probe.features(images).detach() for images in (samples, pixels_of(people), pixels_of(others))]
+    return frechet_distance(features[0], features[1]), frechet_distance(features[2], features[1])
+
+
+def sample_grid(flux: Flux, config: Config, path: Path) -> None:
+    """Six samples of a few prompts, drawn to `path`."""
+    prompts = [UNNAMED, *(PROMPTS[name] for name in ("age", "smile", "glasses", "beard", "elf_ears", "sketch"))]
+    images = generate(flux, [prompt for prompt in prompts for _ in range(6)], 500, config)
+    rows = [to_images(part) for part in images.split(6)]
+    draw_grid(Grid(rows, row_labels=prompts, title="Samples of the small FLUX"), tile=128).save(path)
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=HERE / "weights")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
+    parser.add_argument("--faces", type=int, default=1024, help="held-out people for autoencoder and probe")
+    parser.add_argument("--samples", type=int, default=64, help="images a prompt")
+    parser.add_argument("--frechet", type=int, default=512, help="images a set for the Fréchet distance")
+    parser.add_argument("--grid", type=Path, help="also draw a grid of samples to this file")
+    args = parser.parse_args()
+    device = resolve_device(args.device)
+    flux, probe = load_flux(str(args.weights), device, torch.float32), load_probe(args.weights / "probe.safetensors", device)
+    config = load_config("train_image", [], HERE.parent / "train" / "config")
+
+    people = sample_people(HELD_OUT[: args.faces])
+    pixels = pixels_of(people)
+    decoded = reconstructions(flux, pixels)
+    print(f"\nAutoencoder, {args.faces} held-out renders: PSNR {psnr(decoded, pixels).mean():.1f} dB\n")
+
+    on_renders, on_decoded = (probe_errors(probe, people, images) for images in (pixels, decoded))
+    rows = [
+        [name, "accuracy" if name in YES_NO or name == "long_hair" else "mean error", f"{on_renders[name]:.3f}", f"{on_decoded[name]:.3f}"]
+        for name in on_decoded
+    ]
+    print(markdown_table(["attribute", "measure", "renders", "reconstructions"], rows))
+    if args.grid:
+        sample_grid(flux, config, args.grid)
+    header = ["edit", "prompt", "found when named", f'found for "{UNNAMED}"', "rate in the world"]
+    print(markdown_table(header, agreement(flux, probe, args.samples, config)))
+    samples, renders = distribution(flux, probe, args.frechet, config)
+    print(f"Fréchet distance in probe features, {args.frechet} images a set: samples and renders {samples:.2f}, ")
+    print(f"two disjoint sets of renders {renders:.2f}")
+
+
+if __name__ == "__main__":
+    main()

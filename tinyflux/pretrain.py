@@ -1,0 +1,152 @@
+"""Make the small FLUX and its probe from nothing: hours on two CPU cores, minutes on a GPU.
+
+    python -m tinyflux.pretrain
+
+Every stage goes on where it was cut off; delete the work folder to begin anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+from tinyflux.base import Base, Captioned, distill_guidance, train_base
+from tinyflux.faces import Faces, drawing, to_pixels, to_uint8, write_shards
+from tinyflux.fit import Schedule, fit
+from tinyflux.people import sample_independent, sample_people, stack_people
+from tinyflux.probe import Probe, probe_losses, save_probe
+from tinyflux.seeds import TRAIN
+from tinyflux.vae import encode, reconstruct, train_vae
+from utils.config import resolve_device
+
+HERE = Path(__file__).parent
+INDEPENDENT = TRAIN[len(TRAIN) // 2 :]
+"""Seeds of the people that the probe alone is trained on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything; the values that made the weights that ship."""
+
+    faces: int = 20_480
+    independent: int = 8_192
+    reconstructed: int = 4_096
+    vae: Schedule = Schedule(steps=3300, lr=6e-3, warmup=60, decay_from=0.55, ema_decay=0.99)
+    vae_batch: int = 8
+    vae_crop_steps: int = 2400
+    base: Schedule = Schedule(steps=6000, lr=2e-3, warmup=100, decay_from=0.6, ema_decay=0.999)
+    base_batch: int = 64
+    distill: Schedule = Schedule(steps=500, lr=5e-4, warmup=20, decay_from=0.3, ema_decay=0.99)
+    distill_batch: int = 64
+    probe: Schedule = Schedule(steps=3000, lr=6e-3, warmup=60, decay_from=0.4, ema_decay=0.99)
+    probe_batch: int = 64
+
+
+class Pretraining:
+    """The stages, each with its state in the work folder."""
+
+    def __init__(self, recipe: Recipe, work: Path, device: torch.device) -> None:
+        self.recipe, self.work, self.device = recipe, work, device
+        work.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        draw = drawing(sample_people, TRAIN, device)
+        self.faces = Faces(write_shards(work / "faces", recipe.faces, draw))
+
+    def vae(self) -> AutoencoderKL:
+        """The autoencoder."""
+        r = self.recipe
+        return train_vae(self.faces, r.vae, r.vae_batch, r.vae_crop_steps, self.work / "vae.ckpt", self.device)
+
+    def captioned(self, vae: AutoencoderKL, batch_size: int) -> Captioned:
+        """Scaled latents of all faces, encoded once."""
+        path = self.work / "latents.pt"
+        if not path.exists():
+            latents = encode(vae, self.faces, torch.arange(len(self.faces)), self.device).float()
+            scaled = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+            torch.save(scaled.half(), path)
+        latents = torch.load(path, weights_only=True)
+        return Captioned(latents, sample_people(TRAIN[: len(latents)]), batch_size, self.device)
+
+    def base(self, vae: AutoencoderKL) -> Base:
+        """The transformer and the text encoders, guidance distilled."""
+        r = self.recipe
+        teacher = train_base(self.captioned(vae, r.base_batch), r.base, self.work / "base.ckpt")
+        data = self.captioned(vae, r.distill_batch)
+        return distill_guidance(teacher, data, r.distill, self.work / "distill.ckpt")
+
+    def probe(self, vae: AutoencoderKL) -> Probe:
+        """The probe, trained on renders of the world and of independent attributes, and on reconstructions."""
+        r = self.recipe
+        draw = drawing(sample_independent, INDEPENDENT, self.device)
+        independent = Faces(write_shards(self.work / "independent", r.independent, draw))
+        paths = [*self._shards("faces"), *self._shards("independent")]
+        world, free = sample_people(TRAIN[: r.faces]), sample_independent(INDEPENDENT[: r.independent])
+        people = [world, free]
+        for name, images, who in (("faces", self.faces, world), ("independent", independent, free)):
+            count = min(r.reconstructed, len(images))
+
+            def draw_reconstruction(index, images=images):
+                pixels = to_pixels(images[torch.tensor(index)]).to(self.device)
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    return to_uint8(reconstruct(vae, pixels).float() / 2 + 0.5).cpu()
+
+            paths += write_shards(self.work / f"{name}_reconstructed", count, draw_reconstruction)
+            people.append({key: value[:count] for key, value in who.items()})
+        probe = Probe().to(self.device)
+        losses = probe_losses(probe, Faces(paths), stack_people(people), r.probe_batch, self.device)
+        return fit(probe, losses, r.probe, self.work / "probe.ckpt", seed=2)
+
+    def _shards(self, name: str) -> list[Path]:
+        return sorted((self.work / name).glob("*.pt"))
+
+
+def save_pipeline(vae: AutoencoderKL, base: Base, folder: Path) -> None:
+    """Write the diffusers folder: VAE and transformer in float16, which diffusers reads as float32.
+
+    The text encoders stay in float32: transformers keeps a checkpoint's own dtype.
+    """
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
+    )
+    FluxPipeline(
+        scheduler=scheduler,
+        vae=vae.half(),
+        transformer=base.transformer.half(),
+        text_encoder=base.text_encoder.float(),
+        tokenizer=base.tokenizer,
+        text_encoder_2=base.text_encoder_2.float(),
+        tokenizer_2=base.tokenizer_2,
+    ).save_pretrained(folder)
+
+
+def pretrain(recipe: Recipe, work: Path, out: Path, device: torch.device) -> None:
+    """Run every stage that is not done, and write the weights to `out`."""
+    stages = Pretraining(recipe, work, device)
+    vae = stages.vae()
+    save_probe(stages.probe(vae), out / "probe.safetensors")
+    save_pipeline(vae, stages.base(vae), out)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="renders, latents and checkpoints")
+    parser.add_argument("--out", type=Path, default=HERE / "weights", help="the finished weights")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
+    args = parser.parse_args()
+    pretrain(Recipe(), args.work, args.out, resolve_device(args.device))
+    print(f"weights in {args.out}; measure them: python -m tinyflux.evaluate")
+
+
+if __name__ == "__main__":
+    main()
