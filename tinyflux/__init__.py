@@ -1,1 +1,1 @@
-"""The small FLUX that ships with the repository: its world of portraits, its recipe, its weights, its probe."""
+"""The small FLUX that ships with the repository: its world of portraits, recipe, weights and probe."""

@@ -17,7 +17,7 @@ from utils.flux import image_ids, pack_latents, unpack_latents
 
 CAPTION_DROPOUT = 0.12
 T5_LENGTHS = ((32, 0.60), (48, 0.32), (128, 0.06), (512, 0.02))
-"""Lengths that prompts are padded to, with their shares: without a mask, padding is something to learn too."""
+"""Prompts are padded to these lengths, with these shares: without a mask, padding must be learned too."""
 GUIDANCE = (1.0, 6.0)
 """Guidance scales that are distilled."""
 SHIFT = 1.6
@@ -95,7 +95,7 @@ class Captioned:
 
 
 def draw_sigma(count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels: logit-normal (Esser et al. 2024, arXiv 2403.03206, section 3.1), a fifth uniform, shifted."""
+    """Noise levels (count,): logit-normal (arXiv 2403.03206, section 3.1), a fifth uniform, shifted."""
     normal = torch.randn(count, generator=generator).sigmoid()
     uniform = torch.rand(count, generator=generator)
     sigma = torch.where(torch.rand(count, generator=generator) < 0.2, uniform, normal)

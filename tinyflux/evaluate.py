@@ -1,7 +1,7 @@
-"""How good the small FLUX is: autoencoder, probe, prompt agreement, distribution, on people nobody trained on.
+"""How good the small FLUX is: autoencoder, probe, prompt agreement, distribution, on held-out people.
 
-    python -m tinyflux.evaluate                                  prints the tables of tinyflux/README.md
-    python -m tinyflux.evaluate --grid tinyflux/samples.png      and draws the README's samples
+python -m tinyflux.evaluate                                  prints the tables of tinyflux/README.md
+python -m tinyflux.evaluate --grid tinyflux/samples.png      and draws the README's samples
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ from utils.metrics import frechet_distance, markdown_table, psnr
 
 HERE = Path(__file__).parent
 PROMPTS = {
-    **{name: f"a photo of a person {wordings[0]}" for name, wordings in EDIT_PHRASES.items() if name != "chubby"},
+    **{
+        name: f"a photo of a person {wordings[0]}"
+        for name, wordings in EDIT_PHRASES.items()
+        if name != "chubby"
+    },
     "chubby": "a photo of a chubby person",
     "age": "a photo of an old person",
     "pixel_art": "a pixel art of a person",
@@ -47,7 +51,9 @@ UNNAMED = "a photo of a person"
 
 def pixels_of(people: People) -> Tensor:
     """Renders (B, 3, 128, 128) in [-1, 1]."""
-    parts = [{name: value[i : i + 32] for name, value in people.items()} for i in range(0, len(people["age"]), 32)]
+    parts = [
+        {name: value[i : i + 32] for name, value in people.items()} for i in range(0, len(people["age"]), 32)
+    ]
     return torch.cat([render(part) for part in parts]) * 2 - 1
 
 
@@ -65,7 +71,9 @@ def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, floa
     readings, wanted, shown = probe.read(images), truth(people), visible(people)
     errors = {}
     for name, values in wanted.items():
-        keep = shown[:, ATTRIBUTES.index(name)] > 0 if name in ATTRIBUTES else torch.ones(len(values), dtype=torch.bool)
+        keep = torch.ones(len(values), dtype=torch.bool)
+        if name in ATTRIBUTES:
+            keep = shown[:, ATTRIBUTES.index(name)] > 0
         read, true = readings[name][keep], values[keep]
         yes_no = name in YES_NO or name == "long_hair"
         errors[name] = ((read > 0.5) == (true > 0.5) if yes_no else (read - true).abs()).float().mean().item()
@@ -109,7 +117,10 @@ def distribution(flux: Flux, probe: Probe, count: int, config: Config) -> tuple[
 
 def sample_grid(flux: Flux, config: Config, path: Path) -> None:
     """Six samples of a few prompts, drawn to `path`."""
-    prompts = [UNNAMED, *(PROMPTS[name] for name in ("age", "smile", "glasses", "beard", "elf_ears", "sketch"))]
+    prompts = [
+        UNNAMED,
+        *(PROMPTS[name] for name in ("age", "smile", "glasses", "beard", "elf_ears", "sketch")),
+    ]
     images = generate(flux, [prompt for prompt in prompts for _ in range(6)], 500, config)
     rows = [to_images(part) for part in images.split(6)]
     draw_grid(Grid(rows, row_labels=prompts, title="Samples of the small FLUX"), tile=128).save(path)
@@ -117,7 +128,9 @@ def sample_grid(flux: Flux, config: Config, path: Path) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, default=HERE / "weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
     parser.add_argument("--faces", type=int, default=1024, help="held-out people for autoencoder and probe")
@@ -126,7 +139,8 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="also draw a grid of samples to this file")
     args = parser.parse_args()
     device = resolve_device(args.device)
-    flux, probe = load_flux(str(args.weights), device, torch.float32), load_probe(args.weights / "probe.safetensors", device)
+    flux = load_flux(str(args.weights), device, torch.float32)
+    probe = load_probe(args.weights / "probe.safetensors", device)
     config = load_config("train_image", [], HERE.parent / "train" / "config")
 
     people = sample_people(HELD_OUT[: args.faces])
@@ -135,18 +149,20 @@ def main() -> None:
     print(f"\nAutoencoder, {args.faces} held-out renders: PSNR {psnr(decoded, pixels).mean():.1f} dB\n")
 
     on_renders, on_decoded = (probe_errors(probe, people, images) for images in (pixels, decoded))
-    rows = [
-        [name, "accuracy" if name in YES_NO or name == "long_hair" else "mean error", f"{on_renders[name]:.3f}", f"{on_decoded[name]:.3f}"]
-        for name in on_decoded
-    ]
+    rows = []
+    for name, value in on_decoded.items():
+        measure = "accuracy" if name in YES_NO or name == "long_hair" else "mean error"
+        rows.append([name, measure, f"{on_renders[name]:.3f}", f"{value:.3f}"])
     print(markdown_table(["attribute", "measure", "renders", "reconstructions"], rows))
     if args.grid:
         sample_grid(flux, config, args.grid)
     header = ["edit", "prompt", "found when named", f'found for "{UNNAMED}"', "rate in the world"]
     print(markdown_table(header, agreement(flux, probe, args.samples, config)))
     samples, renders = distribution(flux, probe, args.frechet, config)
-    print(f"Fréchet distance in probe features, {args.frechet} images a set: samples and renders {samples:.2f}, ")
-    print(f"two disjoint sets of renders {renders:.2f}")
+    print(
+        f"Fréchet distance in probe features, {args.frechet} images a set: "
+        f"samples and renders {samples:.2f}, two disjoint sets of renders {renders:.2f}"
+    )
 
 
 if __name__ == "__main__":

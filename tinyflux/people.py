@@ -80,8 +80,8 @@ def sample_independent(seeds: Sequence[int]) -> People:
     """Draw one person per seed with every attribute uniform and independent of the others.
 
     No attribute tells anything of another here, and yes/no attributes take every value between: what an
-    instrument must be trained on that is to catch leaks and to follow a slider. A quarter of the yes/no values
-    lies strictly between 0 and 1; a style is there in one image out of five.
+    instrument must be trained on that is to catch leaks and to follow a slider. A quarter of the yes/no
+    values lies strictly between 0 and 1; a style is there in one image out of five.
     """
     draws = np.stack(
         [np.random.Generator(np.random.Philox(key=seed)).random((2, len(_DRAWS))) for seed in seeds]

@@ -59,7 +59,9 @@ class Pretraining:
     def vae(self) -> AutoencoderKL:
         """The autoencoder."""
         r = self.recipe
-        return train_vae(self.faces, r.vae, r.vae_batch, r.vae_crop_steps, self.work / "vae.ckpt", self.device)
+        return train_vae(
+            self.faces, r.vae, r.vae_batch, r.vae_crop_steps, self.work / "vae.ckpt", self.device
+        )
 
     def captioned(self, vae: AutoencoderKL, batch_size: int) -> Captioned:
         """Scaled latents of all faces, encoded once."""
@@ -79,7 +81,7 @@ class Pretraining:
         return distill_guidance(teacher, data, r.distill, self.work / "distill.ckpt")
 
     def probe(self, vae: AutoencoderKL) -> Probe:
-        """The probe, trained on renders of the world and of independent attributes, and on reconstructions."""
+        """The probe, trained on renders of the world, of independent attributes, and on reconstructions."""
         r = self.recipe
         draw = drawing(sample_independent, INDEPENDENT, self.device)
         independent = Faces(write_shards(self.work / "independent", r.independent, draw))
@@ -139,7 +141,9 @@ def pretrain(recipe: Recipe, work: Path, out: Path, device: torch.device) -> Non
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, default=HERE / "work", help="renders, latents and checkpoints")
     parser.add_argument("--out", type=Path, default=HERE / "weights", help="the finished weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")

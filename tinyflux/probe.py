@@ -7,6 +7,7 @@ readings = load_probe().read(images)  # {attribute: (B,)}, images (B, 3, 128, 12
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from tinyflux.people import ATTRIBUTES, COLOURS, HAIR_STYLES, LONG_HAIR, People,
 PROBE_PATH = Path(__file__).parent / "weights" / "probe.safetensors"
 WIDTHS = (24, 48, 80, 112, 128)
 READINGS = (*ATTRIBUTES, "long_hair")
-"""What `read` returns. Hair styles have no order, so they are read as the probability of one that hangs down."""
+"""What `read` returns. Hair styles have no order: they are read as the probability of one that hangs down."""
 
 
 class Block(nn.Module):
@@ -46,7 +47,7 @@ class Probe(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, WIDTHS[0], 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)))
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(WIDTHS)))
         self.norm = nn.GroupNorm(8, WIDTHS[-1])
         self.squeeze = nn.Linear(WIDTHS[-1] * 16, 64)
         self.head = nn.Linear(64, len(ATTRIBUTES) + len(HAIR_STYLES))

@@ -87,7 +87,7 @@ def _frame(people: People, resolution: int) -> Frame:
     )  # fmt: skip
 
 
-# ----------------------------------------------------------------------------------------- parts, back to front
+# --------------------------------------------------------------------------------------- parts, back to front
 
 
 def _background(f: Frame, people: People, resolution: int) -> Tensor:

@@ -44,7 +44,7 @@ def capsule(x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number
 def arc(
     x: Tensor, y: Tensor, cx: Number, cy: Number, half_width: Number, bend: Number, radius: Number
 ) -> Tensor:
-    """Distance to a stroke along the parabola y = cy + bend * (1 - ((x - cx) / half_width)^2), with round ends.
+    """Distance to a stroke with round ends along y = cy + bend * (1 - ((x - cx) / half_width)^2).
 
     `bend` > 0 hangs down in the middle (a smile), < 0 arches up (a brow).
     """
@@ -94,7 +94,7 @@ def cover(distance: Tensor, softness: Number) -> Tensor:
 
 
 def paint(image: Tensor, colour: Tensor, coverage: Tensor) -> Tensor:
-    """Blend `colour` (B, 3, 1, 1) or (B, 3, H, W) over `image` (B, 3, H, W) by `coverage` (B, H, W) in [0, 1]."""
+    """Blend `colour` (B, 3, 1 or H, 1 or W) over `image` (B, 3, H, W) by `coverage` (B, H, W) in [0, 1]."""
     return torch.lerp(image, colour.expand_as(image), coverage[:, None].expand_as(image))
 
 

@@ -19,7 +19,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789,.'-"
 
 
 def build_clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
-    """Byte-pair encoding that knows every one of `words` as one token, and spells the rest in shorter pieces."""
+    """Byte-pair encoding that knows each of `words` as one token, and spells the rest in shorter pieces."""
     learner = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(

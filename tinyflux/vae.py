@@ -1,4 +1,4 @@
-"""The autoencoder: FLUX's topology (8x, 16 latent channels, no quant convs) at a size for portraits of 128 px."""
+"""The autoencoder: FLUX's topology (8x, 16 latent channels, no quant convs), sized for 128 px portraits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_vae() -> AutoencoderKL:
 def vae_losses(
     vae: AutoencoderKL, faces: Faces, batch_size: int, crop_steps: int, device: torch.device
 ) -> Callable[[int, torch.Generator], Losses]:
-    """|x - x'| + (x - x')^2, and the KL divergence of the posterior from N(0, 1) (arXiv 1312.6114, equation 10).
+    """|x - x'| + (x - x')^2, and the KL divergence of the posterior from N(0, 1) (arXiv 1312.6114, eq. 10).
 
     The first `crop_steps` see crops of a quarter of the image: four times the steps in the same time.
     """
