@@ -35,13 +35,13 @@ class Recipe:
     faces: int = 20_480
     independent: int = 8_192
     reconstructed: int = 4_096
-    vae: Schedule = Schedule(steps=3300, lr=6e-3, warmup=60, decay_from=0.55, ema_decay=0.99)
+    vae: Schedule = Schedule(steps=2900, lr=6e-3, warmup=60, decay_from=0.55, ema_decay=0.99)
     vae_batch: int = 8
     vae_crop_steps: int = 2400
-    base: Schedule = Schedule(steps=6000, lr=2e-3, warmup=100, decay_from=0.6, ema_decay=0.999)
-    base_batch: int = 64
-    distill: Schedule = Schedule(steps=500, lr=5e-4, warmup=20, decay_from=0.3, ema_decay=0.99)
-    distill_batch: int = 64
+    base: Schedule = Schedule(steps=2700, lr=2e-3, warmup=60, decay_from=0.6, ema_decay=0.998)
+    base_batch: int = 48
+    distill: Schedule = Schedule(steps=300, lr=5e-4, warmup=20, decay_from=0.3, ema_decay=0.98)
+    distill_batch: int = 32
     probe: Schedule = Schedule(steps=3000, lr=6e-3, warmup=60, decay_from=0.4, ema_decay=0.99)
     probe_batch: int = 64
 
