@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ import torch
 from PIL import Image
 
 if TYPE_CHECKING:
+    from tinyflux.pretrain import Recipe
     from utils.flux import Flux
 
 MINI_RESOLUTION = 32
@@ -152,6 +154,23 @@ def mini_flux_loaded(mini_flux: Path) -> Flux:
     from utils.flux import load_flux
 
     return load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def mini_recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, Path, Path]]:
+    """The small FLUX's whole recipe, two steps a stage: recipe, work folder, weights. Read only."""
+    from tinyflux.fit import Schedule
+    from tinyflux.pretrain import Recipe, pretrain
+
+    two = Schedule(steps=2, lr=1e-3, warmup=1)
+    counts = {"faces": 6, "independent": 4, "reconstructed": 3, "vae_crop_steps": 1}
+    stages = ("vae", "base", "distill", "probe")
+    recipe = Recipe(**counts, **dict.fromkeys(stages, two), **{f"{stage}_batch": 2 for stage in stages})
+    folder = tmp_path_factory.mktemp("mini_recipe")
+    with torch.random.fork_rng(devices=[]):
+        pretrain(recipe, folder / "work", folder / "weights", torch.device("cpu"))
+    yield recipe, folder / "work", folder / "weights"
+    shutil.rmtree(folder)  # half a gigabyte of checkpoints
 
 
 # --- the scripts ---

@@ -8,6 +8,7 @@ Every stage goes on where it was cut off; delete the work folder to begin anew.
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,8 @@ class Pretraining:
         if not path.exists():
             latents = encode(vae, self.faces, torch.arange(len(self.faces)), self.device).float()
             scaled = (latents - vae.config.shift_factor) * vae.config.scaling_factor
-            torch.save(scaled.half(), path)
+            torch.save(scaled.half(), path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
         latents = torch.load(path, weights_only=True)
         return Captioned(latents, sample_people(TRAIN[: len(latents)]), batch_size, self.device)
 
@@ -107,9 +109,9 @@ class Pretraining:
 
 
 def save_pipeline(vae: AutoencoderKL, base: Base, folder: Path) -> None:
-    """Write the diffusers folder: VAE and transformer in float16, which diffusers reads as float32.
+    """Write the diffusers folder in float16, which plain diffusers reads as float32.
 
-    The text encoders stay in float32: transformers keeps a checkpoint's own dtype.
+    Of the text encoders transformers would keep the checkpoint's own dtype, were it not for their configs.
     """
     scheduler = FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=1000,
@@ -124,11 +126,15 @@ def save_pipeline(vae: AutoencoderKL, base: Base, folder: Path) -> None:
         scheduler=scheduler,
         vae=vae.half(),
         transformer=base.transformer.half(),
-        text_encoder=base.text_encoder.float(),
+        text_encoder=base.text_encoder.half(),
         tokenizer=base.tokenizer,
-        text_encoder_2=base.text_encoder_2.float(),
+        text_encoder_2=base.text_encoder_2.half(),
         tokenizer_2=base.tokenizer_2,
     ).save_pretrained(folder)
+    for part in ("text_encoder", "text_encoder_2"):
+        path = folder / part / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 
 
 def pretrain(recipe: Recipe, work: Path, out: Path, device: torch.device) -> None:
