@@ -156,12 +156,10 @@ def test_an_image_is_its_seeds(pipeline: FluxPipeline) -> None:
 
 
 def test_prompts_are_obeyed(pipeline: FluxPipeline, probe: Probe) -> None:
-    """Glasses named, glasses there; a plain prompt has them about as often as the world, less than half."""
-    named = probe.read(generated(pipeline, PROMPTS["glasses"], 8, 10))
-    plain = probe.read(generated(pipeline, UNNAMED, 8, 10))
+    """Glasses where they are named; where not, about as often as in the world, which is less than half."""
+    named = probe.read(generated(pipeline, PROMPTS["glasses"], 8, 8))
     assert is_present(named, "glasses") >= 0.75
+    plain = probe.read(generated(pipeline, UNNAMED, 6, 8))
     assert is_present(plain, "glasses") <= 0.5
-    sexes = [
-        probe.read(generated(pipeline, f"a photo of a {noun}", 4, 10))["male"] for noun in ("man", "woman")
-    ]
-    assert sexes[0].mean() > 0.5 > sexes[1].mean()
+    men, women = (probe.read(generated(pipeline, f"a photo of a {who}", 3, 8)) for who in ("man", "woman"))
+    assert men["male"].mean() > 0.5 > women["male"].mean()
