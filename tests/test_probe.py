@@ -173,9 +173,10 @@ def test_soft_targets_are_best_met_by_their_own_logit() -> None:
 def test_the_colours_of_a_sketch_are_not_asked_for() -> None:
     colours = dict.fromkeys(COLOURS, 1.0)
     wrong = sure(crowd(sketch=1.0))
-    assert losses_at(crowd(sketch=1.0, **colours), wrong)["square"] == pytest.approx(0, abs=1e-6)
-    photo = sure(crowd())
-    assert losses_at(crowd(**colours), photo)["square"] == pytest.approx(4 * len(COLOURS) / 20)
+    hidden, seen = losses_at(crowd(sketch=1.0, **colours), wrong), losses_at(crowd(**colours), sure(crowd()))
+    assert hidden == pytest.approx({"square": 0, "cross": 0, "hair": 0}, abs=1e-6)
+    assert seen["square"] == pytest.approx(4 * len(COLOURS) / 20)
+    assert seen["cross"] == pytest.approx(0.2 * 40 * len(COLOURS) / 20)
 
 
 def test_images_go_with_their_people() -> None:
