@@ -39,7 +39,7 @@ class Recipe:
     vae: Schedule = Schedule(steps=2900, lr=6e-3, warmup=60, decay_from=0.55, ema_decay=0.99)
     vae_batch: int = 8
     vae_crop_steps: int = 2400
-    base: Schedule = Schedule(steps=2700, lr=2e-3, warmup=60, decay_from=0.6, ema_decay=0.998)
+    base: Schedule = Schedule(steps=2000, lr=2e-3, warmup=60, decay_from=0.6, ema_decay=0.998)
     base_batch: int = 48
     distill: Schedule = Schedule(steps=300, lr=5e-4, warmup=20, decay_from=0.3, ema_decay=0.98)
     distill_batch: int = 32
@@ -55,7 +55,8 @@ class Pretraining:
         work.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         draw = drawing(sample_people, TRAIN, device)
-        self.faces = Faces(write_shards(work / "faces", recipe.faces, draw))
+        self.face_paths = write_shards(work / "faces", recipe.faces, draw)
+        self.faces = Faces(self.face_paths)
 
     def vae(self) -> AutoencoderKL:
         """The autoencoder."""
@@ -86,8 +87,9 @@ class Pretraining:
         """The probe, trained on renders of the world, of independent attributes, and on reconstructions."""
         r = self.recipe
         draw = drawing(sample_independent, INDEPENDENT, self.device)
-        independent = Faces(write_shards(self.work / "independent", r.independent, draw))
-        paths = [*self._shards("faces"), *self._shards("independent")]
+        independent_paths = write_shards(self.work / "independent", r.independent, draw)
+        independent = Faces(independent_paths)
+        paths = [*self.face_paths, *independent_paths]
         world, free = sample_people(TRAIN[: r.faces]), sample_independent(INDEPENDENT[: r.independent])
         people = [world, free]
         for name, images, who in (("faces", self.faces, world), ("independent", independent, free)):
@@ -103,9 +105,6 @@ class Pretraining:
         probe = Probe().to(self.device)
         losses = probe_losses(probe, Faces(paths), stack_people(people), r.probe_batch, self.device)
         return fit(probe, losses, r.probe, self.work / "probe.ckpt", seed=2)
-
-    def _shards(self, name: str) -> list[Path]:
-        return sorted((self.work / name).glob("*.pt"))
 
 
 def save_pipeline(vae: AutoencoderKL, base: Base, folder: Path) -> None:
