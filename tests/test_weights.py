@@ -18,8 +18,6 @@ from tinyflux.seeds import HELD_OUT
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "tinyflux" / "weights"
 
-pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="the weights are being trained")
-
 
 @pytest.fixture(scope="module")
 def pipeline() -> FluxPipeline:

@@ -177,8 +177,8 @@ def caption(
         f"with {hair} hair": p_detail * 0.5,
         f"with {style} {hair} hair": p_detail * 0.5,
         f"with {word_of(person['eye_colour'], _EYES)} eyes": p_detail * 0.5,
-        f"in a {word_of(person['clothes'], HUES)} shirt": p_detail,
-        f"on a {word_of(person['background'], HUES)} background": p_detail,
+        f"in {_with_article(word_of(person['clothes'], HUES))} shirt": p_detail,
+        f"on {_with_article(word_of(person['background'], HUES))} background": p_detail,
     }
     phrases += [phrase for phrase, p in details.items() if chance(p)]
     rng.shuffle(phrases)
@@ -186,10 +186,13 @@ def caption(
     for style_name, wordings in {"pixel_art": ["pixel art"], "sketch": ["sketch", "pencil sketch"]}.items():
         if person[style_name] > 0.5 and chance(p_edit):
             medium = str(rng.choice(wordings))
-    article = "an" if noun[0] in "aeo" else "a"
-    opening = f"{'an' if medium[0] in 'i' else 'a'} {medium} of {article} {noun}"
+    opening = f"{_with_article(medium)} of {_with_article(noun)}"
     opening = opening if chance(0.8) else noun
     return ", ".join([opening, *phrases]) if chance(0.5) else " ".join([opening, *phrases])
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 def captions(people: People, seed: int) -> list[str]:

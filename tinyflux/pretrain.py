@@ -41,10 +41,10 @@ class Recipe:
     vae_crop_steps: int = 2400
     base: Schedule = Schedule(steps=2000, lr=2e-3, warmup=60, decay_from=0.6, ema_decay=0.998)
     base_batch: int = 48
-    distill: Schedule = Schedule(steps=300, lr=5e-4, warmup=20, decay_from=0.3, ema_decay=0.98)
+    distill: Schedule = Schedule(steps=260, lr=5e-4, warmup=20, decay_from=0.3, ema_decay=0.98)
     distill_batch: int = 32
-    probe: Schedule = Schedule(steps=3000, lr=6e-3, warmup=60, decay_from=0.4, ema_decay=0.99)
-    probe_batch: int = 64
+    probe: Schedule = Schedule(steps=1800, lr=6e-3, warmup=60, decay_from=0.4, ema_decay=0.99)
+    probe_batch: int = 32
 
 
 class Pretraining:

@@ -233,9 +233,17 @@ def _mouth(f: Frame, image: Tensor) -> Tensor:
     colour = torch.lerp(natural, _colour(LIPSTICK, image.device), lipstick[:, None] * 0.92)
     image = s.paint(image, colour, s.cover(lips, f.edge * 1.2))
     opening = s.intersect(torch.maximum(line - f.y, f.y - (line + gap)), across)
-    image = s.paint(image, _colour((0.30, 0.07, 0.09), image.device), s.cover(opening, f.edge) * (gap > 0))
+    image = s.paint(
+        image,
+        _colour((0.30, 0.07, 0.09), image.device),
+        s.cover(opening, f.edge) * (gap / f.edge).clamp(0, 1),
+    )
     teeth = s.intersect(opening, f.y - (line + 0.62 * gap))
-    image = s.paint(image, _colour((0.98, 0.97, 0.94), image.device), s.cover(teeth, f.edge) * (gap > 0.004))
+    image = s.paint(
+        image,
+        _colour((0.98, 0.97, 0.94), image.device),
+        s.cover(teeth, f.edge) * ((gap - 0.004) / f.edge).clamp(0, 1),
+    )
     closed = 1 - _smoothstep(smile, 0.35, 0.6)
     seam = s.intersect((f.y - line).abs() - 0.006, across)
     image = f.shade(s.cover(seam, f.edge * 1.3), image, 0.50 * closed)
