@@ -287,7 +287,7 @@ def test_base_is_the_whole_switch() -> None:
         field.name for field in fields(Config) if getattr(tiny, field.name) != getattr(flux, field.name)
     }
     assert differing <= BASE_KEYS | {"base", "end_step"}
-    assert (tiny.resolution, tiny.dtype, tiny.max_sequence_length) == (128, "float32", 48)
+    assert (tiny.resolution, tiny.dtype, tiny.max_sequence_length) == (128, "float32", 32)
     assert (flux.resolution, flux.dtype, flux.max_sequence_length) == (512, "bfloat16", 512)
     assert (flux.rank, flux.alpha, flux.lr, flux.train_iteration) == (16, 1.0, 2e-3, 500)
     assert (flux.cfg_eta, flux.noise_scales, flux.skips, flux.guidance_scale) == (4.0, [1.0], [14], 3.5)

@@ -86,8 +86,19 @@ def test_prompts_file_random_seeds_and_another_lora(site: Path, script: Script) 
 
 
 def test_the_shipped_study_by_the_documented_command(mini_flux: Path, tmp_path: Path) -> None:
-    arguments = ["--c=train_image", "train_iteration=2", "resolution=32", "max_sequence_length=12"]
-    arguments += [f"pretrained_model_name_or_path={mini_flux}", f"output_folder={tmp_path}", "rank=2"]
+    arguments = [
+        "--c=train_image",
+        "train_iteration=2",
+        "resolution=32",
+        "max_sequence_length=12",
+        "cfg_eta=4",
+    ]
+    arguments += [
+        f"pretrained_model_name_or_path={mini_flux}",
+        f"output_folder={tmp_path}",
+        "rank=2",
+        "noise_scales=1",
+    ]
     done = command("train_image_script", *arguments, cwd=TRAIN)
     assert done.returncode == 0, done.stderr
     name = "glasses/glasses_vtrain_image_4.0eta_1.0ns_full_base_v1/glasses_4.0eta_1.0ns_28inf_2epoch"
