@@ -1,4 +1,4 @@
-"""Make the small FLUX and its probe from nothing: hours on two CPU cores, minutes on a GPU.
+"""Make the small FLUX and its probe from nothing: two to three hours on two CPU cores.
 
     python -m tinyflux.pretrain
 
@@ -31,7 +31,7 @@ INDEPENDENT = TRAIN[len(TRAIN) // 2 :]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How much of everything; the values that made the weights that ship."""
+    """How much of everything. README.md says in what the weights that ship differ."""
 
     faces: int = 20_480
     independent: int = 8_192
