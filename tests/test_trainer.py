@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from utils.flux import FluxVelocity, load_flux
 from utils.lora_files import load_lora
 from utils.objectives import PairLatents, build_objective
 from utils.pairs import ImagePair
-from utils.trainer import train
+from utils.schema import LR_SCHEDULERS as SCHEDULER_NAMES
+from utils.trainer import LR_SCHEDULERS, train
 
 
 @pytest.fixture
@@ -105,9 +107,24 @@ def test_both_files_hold_the_trained_semantic_adapter(run, mini_flux_loaded, pai
         assert left.any()
 
 
-def test_equals_a_plain_loop_bit_for_bit(run, mini_flux, pairs):
+FACTORS = {
+    "constant": [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    "linear": [1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
+    "cosine": [math.cos(math.pi * step / 12) ** 2 for step in range(6)],
+}
+
+
+def test_every_lr_scheduler_has_its_factors():
+    assert set(FACTORS) == set(LR_SCHEDULERS) == set(SCHEDULER_NAMES)
+    for name, factor in LR_SCHEDULERS.items():
+        assert [factor(step / 6) for step in range(6)] == pytest.approx(FACTORS[name])
+
+
+@pytest.mark.parametrize("lr_scheduler", sorted(FACTORS))
+def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_scheduler):
     """The same training written out step by step, from the documented order of random draws."""
     device = torch.device("cpu")
+    run = make_run(tmp_path, lr_scheduler=lr_scheduler)
     train(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
 
     flux = load_flux(str(mini_flux), device, torch.float32)
@@ -124,7 +141,7 @@ def test_equals_a_plain_loop_bit_for_bit(run, mini_flux, pairs):
         torch.optim.AdamW(adapter_parameters(transformer, name), lr=1e-2, fused=True)
         for name in ("content", "semantic")
     ]
-    for _ in range(6):
+    for step in range(6):
         index = torch.randint(2, (1,), generator=generator)
         sigma = sigmas[torch.randint(28, (1,), generator=generator)]
         noise = torch.randn(1, 16, 4, 4, generator=generator)
@@ -136,6 +153,7 @@ def test_equals_a_plain_loop_bit_for_bit(run, mini_flux, pairs):
             velocity_target = noise + 4.0 * (source - target)
             torch.nn.functional.mse_loss(model(x_t, sigma), velocity_target).backward()
         for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 1e-2 * LR_SCHEDULERS[lr_scheduler](step / 6)
             optimizer.step()
             optimizer.zero_grad()
     saved = load_file(run.weights_path())

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 RESIZE_RULES = ("error", "stretch", "center_crop")
 DTYPES = ("float32", "bfloat16")
+LR_SCHEDULERS = ("constant", "linear", "cosine")
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Config:
     rank: int = 16
     alpha: float = 1.0
     lr: float = 2e-3
+    lr_scheduler: str = "constant"  # or linear, cosine: from lr down to 0 at the last step
     batch_size: int = 1
     train_iteration: int = 500
     save_per_steps: int = 500
@@ -129,6 +131,7 @@ _RULES: dict[str, Rule] = {
     "resolution": ((lambda value: value > 0 and value % 16 == 0), "a positive multiple of 16"),
     "dtype": _one_of(DTYPES),
     "resize": _one_of(RESIZE_RULES),
+    "lr_scheduler": _one_of(LR_SCHEDULERS),
     "noise_scales": ((lambda value: bool(value) and min(value) >= 0), "at least one number, none below 0"),
     "skips": ((lambda value: bool(value) and min(value) >= 0), "at least one whole number, none below 0"),
     "scales": (bool, "at least one number"),

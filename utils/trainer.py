@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from types import TracebackType
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
@@ -26,6 +27,13 @@ from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
 from utils.objectives import Objective, PairLatents
 from utils.pairs import ImagePair
+
+# lr_scheduler -> the factor on lr, of the share of steps done, in [0, 1)
+LR_SCHEDULERS: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,9 @@ def train(
     """Train one run's adapters and save the result; the base model is left as it was found.
 
     Written to run.folder: config.yaml, losses.jsonl, tensorboard/, and every save_per_steps steps and at the
-    end the adapter `objective.saved` in both LoRA formats. The optimizer is AdamW at a constant rate, over
-    all of the objective's adapters at once. Every random choice comes from run.seed through a generator of
-    its own, on the CPU, so that it is the same on every device.
+    end the adapter `objective.saved` in both LoRA formats. The optimizer is AdamW, its rate as lr_scheduler
+    says, over all of the objective's adapters at once. Every random choice comes from run.seed through a
+    generator of its own, on the CPU, so that it is the same on every device.
 
     Args:
         run: names, paths, settings.
@@ -71,6 +79,8 @@ def train(
         parameters = [p for name in objective.adapters for p in adapter_parameters(flux.transformer, name)]
         # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
         optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
+        factor = LR_SCHEDULERS[config.lr_scheduler]
+        lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
         started = time.perf_counter()
         for global_step in range(1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
@@ -79,6 +89,7 @@ def train(
                     accelerator.backward(loss)
                     log.add(global_step, name, loss.detach())
             optimizer.step()
+            lr_scheduler.step()
             optimizer.zero_grad()
             save = global_step % config.save_per_steps == 0 or global_step == config.train_iteration
             log.end_step(global_step, flush=save)
