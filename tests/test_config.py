@@ -12,7 +12,6 @@ from utils.config import (
     check_writable,
     expand_runs,
     load_config,
-    load_prompts,
     parse_args,
     read_config,
     resolve_device,
@@ -25,7 +24,7 @@ SHIPPED = Path(__file__).parent.parent / "train" / "config"
 BASE_KEYS = {
     *("pretrained_model_name_or_path", "resolution", "dtype", "max_sequence_length", "rank", "alpha", "lr"),
     *("batch_size", "train_iteration", "save_per_steps", "cfg_eta", "noise_scales", "guidance_scale"),
-    *("num_inference_steps", "start_step", "skips"),
+    *("num_inference_steps", "start_step", "end_step", "skips", "lr_scheduler"),
 }
 
 # In the form of the reference implementation, with every key of its two YAMLs.
@@ -256,18 +255,6 @@ def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
     assert fault(folder).startswith(f"{folder / 'study.yaml'}: expected YAML")
 
 
-def test_prompts(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.yaml"
-    path.write_text("- a man\n- a woman, smiling\n")
-    assert load_prompts(path) == ["a man", "a woman, smiling"]
-    for content in ("", "a: b\n", "[]", "- [a]\n"):
-        path.write_text(content)
-        with pytest.raises(UserError, match=r"prompts\.yaml: expected a YAML list of prompts"):
-            load_prompts(path)
-    with pytest.raises(UserError, match=r"none\.yaml: expected a readable file"):
-        load_prompts(tmp_path / "none.yaml")
-
-
 # --- the shipped files ---
 
 
@@ -286,7 +273,7 @@ def test_base_is_the_whole_switch() -> None:
     differing = {
         field.name for field in fields(Config) if getattr(tiny, field.name) != getattr(flux, field.name)
     }
-    assert differing <= BASE_KEYS | {"base", "end_step"}
+    assert differing <= BASE_KEYS | {"base"}
     assert (tiny.resolution, tiny.dtype, tiny.max_sequence_length) == (128, "float32", 32)
     assert (flux.resolution, flux.dtype, flux.max_sequence_length) == (512, "bfloat16", 512)
     assert (flux.rank, flux.alpha, flux.lr, flux.train_iteration) == (16, 1.0, 2e-3, 500)
@@ -298,7 +285,7 @@ def test_the_shipped_study_leaves_to_the_base_what_is_the_bases() -> None:
     keys = {
         line.split(":")[0] for line in (SHIPPED / "train_image.yaml").read_text().splitlines() if ":" in line
     }
-    assert not keys & (BASE_KEYS | {"end_step"})
+    assert not keys & BASE_KEYS
 
 
 # --- the machine ---

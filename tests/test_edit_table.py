@@ -51,7 +51,7 @@ def test_every_run_is_measured_and_written(site: Path, script: Script, table: Sc
     assert written["command"] == command
     assert [run["edited"] for run in written["runs"]] == ["age", "smile"]
     for run in written["runs"]:
-        assert (run["identities"], run["skip"], run["prompt"]) == (3, 1, "a cat")
+        assert (run["identities"], run["skip"], run["prompt"]) == (3, 1, 'prompt "a cat"')
         assert run["pair_difference"] == pytest.approx(PAIR_DIFFERENCE)
         assert list(run["readings"]) == ["0.0", "1.0", "4.0"]
         assert set(run["leaks"]) == set(ATTRIBUTES) - {run["edited"]}
@@ -86,6 +86,29 @@ def test_what_is_measured_is_the_loras_effect(
     assert measured.report.moved.mean == pytest.approx((after - before).mean().item() / PAIR_DIFFERENCE)
     assert list(measured.pictures) == list(range(6))
     assert measured.pictures[5][1].tobytes() == to_images(images[1.0][5:6])[0].tobytes()
+
+
+def test_identities_may_come_from_a_prompts_file(site: Path, script: Script, table: Script) -> None:
+    script("train_image_script", "--c=mini", "datasets=age")
+    Path("prompts").mkdir()
+    measured = []
+    for prompts in ("- a cat\n", "- a cat\n- a dog\n- a red hill\n"):
+        Path("prompts/pets.yaml").write_text(prompts)
+        arguments = (
+            "datasets=age",
+            "use_prompts_file=1",
+            "prompts_file=pets.yaml",
+            "--seeds=4",
+            "--scales=0,1",
+        )
+        assert table(*arguments)[0] == 0
+        (run,) = json.loads((RESULTS / "table.json").read_text())["runs"]
+        assert run["prompt"] == f"prompts of {Path('prompts/pets.yaml')}"
+        measured.append(run["readings"]["0.0"])
+    assert table("datasets=age", "--seeds=4", "--scales=0,1")[0] == 0
+    (run,) = json.loads((RESULTS / "table.json").read_text())["runs"]
+    assert run["readings"]["0.0"] == measured[0]  # the study's own prompt is "a cat" as well
+    assert measured[1] != measured[0]
 
 
 def test_single_pairs_versions_and_hidden_colours(site: Path, script: Script, table: Script) -> None:

@@ -12,7 +12,7 @@ from conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from utils.adapters import adapter_parameters, add_adapter
 from utils.errors import UserError
 from utils.flux import FluxVelocity, PromptEmbeds, image_ids, load_flux, pack_latents, unpack_latents
-from utils.objectives import PairLatents, build_objective
+from utils.objectives import PairBatch, build_objective
 
 PROMPTS = ["an old man with glasses", "a smiling cat"]
 
@@ -201,10 +201,8 @@ def test_objective_trains_each_adapter_through_the_real_model(mini_flux_loaded, 
     for name in ("content", "semantic"):
         add_adapter(flux.transformer, name, 2, 1)
     model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
-    pair = PairLatents(latents, latents.flip(1))
-    for _, loss in build_objective("train_image", 4.0, 1.0).losses(
-        model, pair, torch.tensor([0.3, 0.6]), torch.ones_like(latents)
-    ):
+    batch = PairBatch(latents, latents.flip(1), torch.tensor([0.3, 0.6]), torch.ones_like(latents))
+    for _, loss in build_objective("train_image", 4.0, 1.0).losses(model, batch):
         loss.backward()
     for name in ("content", "semantic"):
         weights_b = adapter_parameters(flux.transformer, name)[1::2]

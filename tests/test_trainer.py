@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
+from utils.batches import PairBatches
 from utils.config import Config, Run, expand_runs, read_config
-from utils.flux import FluxVelocity, load_flux
+from utils.flux import Flux, FluxVelocity, load_flux
 from utils.lora_files import load_lora
-from utils.objectives import PairLatents, build_objective
+from utils.objectives import PairBatch, build_objective
 from utils.pairs import ImagePair
 from utils.schema import LR_SCHEDULERS as SCHEDULER_NAMES
-from utils.trainer import LR_SCHEDULERS, train
+from utils.trainer import LR_SCHEDULERS, TrainResult, train
 
 
 @pytest.fixture
@@ -55,6 +57,12 @@ def make_run(folder: Path, **changes) -> Run:
     return expand_runs(replace(config, **changes))[0]
 
 
+def learn(run: Run, flux: Flux, pairs: Sequence[ImagePair], objective) -> TrainResult:
+    """Train on image pairs under the empty prompt."""
+    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)
+
+
 def objective_of(run: Run):
     return build_objective(run.config.python_name, run.config.cfg_eta, run.noise_scale)
 
@@ -66,7 +74,7 @@ def lines(run: Run) -> list[dict]:
 def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pairs):
     flux = mini_flux_loaded
     before = {name: parameter.clone() for name, parameter in flux.transformer.named_parameters()}
-    result = train(run, flux, pairs, objective_of(run))
+    result = learn(run, flux, pairs, objective_of(run))
 
     assert result.weights_path == run.weights_path()
     for step in (4, 6):
@@ -87,17 +95,17 @@ def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pair
 
 
 def test_header_says_where_the_weights_come_from(run, mini_flux_loaded, pairs):
-    train(run, mini_flux_loaded, pairs, objective_of(run))
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
     with safe_open(run.weights_path(), framework="pt") as file:
         metadata = file.metadata()
-    assert metadata["pairs"] == "p0, p1"
+    assert metadata["origin"] == "p0, p1"
     assert metadata["step"] == "6"
     assert Config(**json.loads(metadata["config"])) == run.config
 
 
 def test_both_files_hold_the_trained_semantic_adapter(run, mini_flux_loaded, pairs):
     flux = mini_flux_loaded
-    train(run, flux, pairs, objective_of(run))
+    learn(run, flux, pairs, objective_of(run))
     load_lora(flux.transformer, run.weights_path(), "a")
     load_lora(flux.transformer, run.reference_path(), "b")
     for left, right in zip(
@@ -125,7 +133,7 @@ def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_schedule
     """The same training written out step by step, from the documented order of random draws."""
     device = torch.device("cpu")
     run = make_run(tmp_path, lr_scheduler=lr_scheduler)
-    train(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
+    learn(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
 
     flux = load_flux(str(mini_flux), device, torch.float32)
     transformer = flux.transformer
@@ -172,7 +180,7 @@ def test_same_seed_same_bits_whatever_the_global_state(tmp_path, mini_flux_loade
         torch.manual_seed(global_seed)
         state = torch.get_rng_state()
         run = make_run(tmp_path / folder, train_start=version)
-        train(run, mini_flux_loaded, pairs, objective_of(run))
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
         assert torch.equal(torch.get_rng_state(), state)
         weights.append(load_file(run.weights_path()))
     first, same, other = weights
@@ -182,29 +190,25 @@ def test_same_seed_same_bits_whatever_the_global_state(tmp_path, mini_flux_loade
 
 def test_losses_fall(tmp_path, mini_flux_loaded, pairs):
     run = make_run(tmp_path, train_iteration=60, save_per_steps=60, log_every=20, cfg_eta=1.0)
-    train(run, mini_flux_loaded, pairs[:1], objective_of(run))
+    learn(run, mini_flux_loaded, pairs[:1], objective_of(run))
     first, *_, last = lines(run)
     assert last["content"] < first["content"]
     assert last["semantic"] < first["semantic"]
 
 
-def test_text_encoders_may_be_gone_when_the_embedding_is_given(tmp_path, mini_flux_loaded, pairs):
+def test_text_encoders_may_be_gone(run, mini_flux_loaded, pairs):
     flux = mini_flux_loaded
     embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
-    run = make_run(tmp_path / "before")
-    train(run, flux, pairs, objective_of(run))
     flux.release_text_encoders()
-    other = make_run(tmp_path / "after")
-    train(other, flux, pairs, objective_of(other), embeds)
-    first, second = load_file(run.weights_path()), load_file(other.weights_path())
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    result = train(run, flux, PairBatches(flux, pairs, run.config), objective_of(run), embeds)
+    assert result.weights_path.is_file()
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path, mini_flux_loaded, pairs):
     weights = []
     for enabled in (False, True):
         run = make_run(tmp_path / str(enabled), gradient_checkpointing=enabled)
-        train(run, mini_flux_loaded, pairs, objective_of(run))
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
         assert not mini_flux_loaded.transformer.gradient_checkpointing
         weights.append(load_file(run.weights_path()))
     for key in weights[0]:
@@ -216,7 +220,7 @@ def test_bfloat16_base_trains_float32_adapters(tmp_path, mini_flux, pairs):
     run = make_run(
         tmp_path, dtype="bfloat16", train_iteration=40, save_per_steps=40, log_every=20, cfg_eta=1.0
     )
-    train(run, flux, pairs[:1], objective_of(run))
+    learn(run, flux, pairs[:1], objective_of(run))
     first, last = lines(run)
     assert last["content"] < first["content"]
     assert {tensor.dtype for tensor in load_file(run.weights_path()).values()} == {torch.float32}
@@ -225,7 +229,7 @@ def test_bfloat16_base_trains_float32_adapters(tmp_path, mini_flux, pairs):
 
 def test_train_method_and_rank_reach_the_file(tmp_path, mini_flux_loaded, pairs):
     run = make_run(tmp_path, train_method="xattn", rank=3, alpha=2.0)
-    train(run, mini_flux_loaded, pairs, objective_of(run))
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
     saved = load_file(run.weights_path())
     assert all("add_" in key for key in saved)
     assert {tensor.shape[0] for key, tensor in saved.items() if key.endswith("lora_A.weight")} == {3}
@@ -239,22 +243,22 @@ class Recorder:
     saved = "semantic"
 
     def __init__(self, fail_at: int | None = None) -> None:
-        self.seen: list[tuple[PairLatents, torch.Tensor, torch.Tensor]] = []
+        self.seen: list[PairBatch] = []
         self.fail_at = fail_at
 
-    def losses(self, model, pair, sigma, noise):
-        self.seen.append((pair, sigma, noise))
+    def losses(self, model, batch):
+        self.seen.append(batch)
         with model.adapters(train="semantic"):
-            loss = model(pair.source, sigma).mean()
+            loss = model(batch.source, batch.sigma).mean()
             yield "only", loss * torch.nan if len(self.seen) == self.fail_at else loss
 
 
 def test_draws_cover_the_step_range_and_the_pairs(tmp_path, mini_flux_loaded, pairs):
     run = make_run(tmp_path, train_iteration=40, batch_size=3, start_step=5, end_step=8, log_every=40)
     recorder = Recorder()
-    train(run, mini_flux_loaded, pairs, recorder)
+    learn(run, mini_flux_loaded, pairs, recorder)
     allowed = mini_flux_loaded.sigmas(28, 4, 4)[5:9].tolist()
-    sigmas = torch.cat([sigma for _, sigma, _ in recorder.seen]).tolist()
+    sigmas = torch.cat([batch.sigma for batch in recorder.seen]).tolist()
     assert len(sigmas) == 120
     assert sorted(set(sigmas), reverse=True) == allowed
     latents = {
@@ -263,14 +267,14 @@ def test_draws_cover_the_step_range_and_the_pairs(tmp_path, mini_flux_loaded, pa
         for pixels in (pair.source, pair.target)
     }
     indices = []
-    for pair, _, noise in recorder.seen:
-        assert noise.shape == pair.source.shape == (3, 16, 4, 4)
-        for source, target in zip(pair.source, pair.target, strict=True):
+    for batch in recorder.seen:
+        assert batch.noise.shape == batch.source.shape == (3, 16, 4, 4)
+        for source, target in zip(batch.source, batch.target, strict=True):
             source_index = latents[tuple(source.flatten()[:3].tolist())]
             assert latents[tuple(target.flatten()[:3].tolist())] == source_index
             indices.append(source_index)
     assert 30 < sum(indices) < 90
-    noise = torch.cat([noise for _, _, noise in recorder.seen])
+    noise = torch.cat([batch.noise for batch in recorder.seen])
     assert noise.mean().abs() < 0.02
     assert noise.std() == pytest.approx(1, abs=0.02)
     assert len({float(sample[0, 0, 0]) for sample in noise}) == 120
@@ -280,7 +284,7 @@ def test_draws_cover_the_step_range_and_the_pairs(tmp_path, mini_flux_loaded, pa
 def test_a_loss_that_is_not_finite_stops_and_names_its_step(tmp_path, mini_flux_loaded, pairs, log_every):
     run = make_run(tmp_path, train_iteration=12, save_per_steps=4, log_every=log_every)
     with pytest.raises(FloatingPointError, match=r"glasses.*only loss is nan at step 7"):
-        train(run, mini_flux_loaded, pairs, Recorder(fail_at=7))
+        learn(run, mini_flux_loaded, pairs, Recorder(fail_at=7))
     assert run.weights_path(4).is_file()
     assert not run.weights_path(8).exists()
     assert not run.weights_path().exists()
@@ -291,7 +295,7 @@ def test_log_lines_are_means_over_their_steps(tmp_path, mini_flux_loaded, pairs)
     each = make_run(tmp_path / "each", log_every=1)
     every_third = make_run(tmp_path / "third", log_every=3, save_per_steps=6)
     for run in (each, every_third):
-        train(run, mini_flux_loaded, pairs, objective_of(run))
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
     for name in ("content", "semantic"):
         values = [line[name] for line in lines(each)]
         expected = [sum(values[:3]) / 3, sum(values[3:]) / 3]
@@ -300,12 +304,12 @@ def test_log_lines_are_means_over_their_steps(tmp_path, mini_flux_loaded, pairs)
 
 def test_an_error_leaves_a_clean_base(run, mini_flux_loaded, pairs):
     class Broken(Recorder):
-        def losses(self, model, pair, sigma, noise):
+        def losses(self, model, batch):
             with model.adapters(train="semantic"):
-                yield "only", model(pair.source, sigma)  # no scalar: backward fails inside the context
+                yield "only", model(batch.source, batch.sigma)  # no scalar: backward fails inside the context
 
     before = mini_flux_loaded.transformer.state_dict().keys()
     with pytest.raises(RuntimeError, match="grad can be implicitly created only for scalar outputs"):
-        train(run, mini_flux_loaded, pairs, Broken())
+        learn(run, mini_flux_loaded, pairs, Broken())
     assert mini_flux_loaded.transformer.state_dict().keys() == before
-    train(run, mini_flux_loaded, pairs, objective_of(run))
+    learn(run, mini_flux_loaded, pairs, objective_of(run))

@@ -5,6 +5,7 @@ Content-preserving schedule; the semantic target is velocity + eta * direction (
 
 from collections.abc import Sequence
 
+from utils.batches import PairBatches
 from utils.flux import Flux, PromptEmbeds
 from utils.objectives import build_objective
 from utils.pairs import ImagePair
@@ -15,4 +16,4 @@ from utils.trainer import TrainResult, train
 def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
     """Train one run on its pairs, under the embedding of the empty prompt."""
     objective = build_objective("train_image", run.config.cfg_eta, run.noise_scale)
-    return train(run, flux, pairs, objective, embeds)
+    return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)

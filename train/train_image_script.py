@@ -15,7 +15,13 @@ from utils.runner import list_runs, load_base, load_runs_pairs, prepare, run_all
 from utils.runs import Run
 
 # python_name, which is a script beside this one with a train_run, and what it is
-METHODS = {"train_image": "PairEdit: content and semantic adapters, content-preserving schedule"}
+METHODS = {
+    "train_image": "PairEdit: content and semantic adapters, content-preserving schedule",
+    "train_image_wocontent": "ablation: no content adapter",
+    "train_image_wocfg": "ablation: no guidance term, the target image's own velocity",
+    "train_image_fm": "ablation: rectified flow in place of the content-preserving schedule",
+    "train_image_sliders": "baseline: image sliders, the target at scale +1 and the source at -1",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from yaml import YAMLError
 from utils.errors import UserError, nearest
 from utils.runs import Run, expand_runs
 from utils.schema import KEYS, Config, coerce, contradictions
+from utils.yaml_files import load_yaml, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,6 @@ __all__ = [
     "check_writable",
     "expand_runs",
     "load_config",
-    "load_prompts",
     "parse_args",
     "read_config",
     "resolve_device",
@@ -95,14 +95,6 @@ def save_config(config: Config, path: Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
 
 
-def load_prompts(path: Path) -> list[str]:
-    """Read a YAML list of prompts; raises `UserError` unless it holds at least one text and nothing else."""
-    prompts = _load_yaml(path)
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise UserError(f"{path}: expected a YAML list of prompts, found {_shorten(prompts)}")
-    return prompts
-
-
 def _yaml_in(folder: Path, name: str, what: str) -> Path:
     path = folder / f"{name.removesuffix('.yaml')}.yaml"
     if path.is_file():
@@ -114,27 +106,11 @@ def _yaml_in(folder: Path, name: str, what: str) -> Path:
     )
 
 
-def _load_yaml(path: Path) -> Any:
-    """The plain content of a YAML file; ${...} stays as it is written."""
-    try:
-        loaded = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected YAML, found {_shorten(str(error))}") from None
-    except OSError as error:
-        raise UserError(f"{path}: expected a readable file, found {error.strerror or error}") from None
-    return OmegaConf.to_container(loaded)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
-    content = _load_yaml(path)
+    content = load_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values, found {_shorten(content)}")
+        raise UserError(f"{path}: expected a mapping of keys to values, found {shorten(content)}")
     return {str(key): value for key, value in content.items()}
-
-
-def _shorten(value: object) -> str:
-    line = " ".join(str(value).split())
-    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

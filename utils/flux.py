@@ -56,6 +56,14 @@ class PromptEmbeds:
             self.prompt_embeds.expand(batch_size, -1, -1), self.pooled_prompt_embeds.expand(batch_size, -1)
         )
 
+    @classmethod
+    def joined(cls, embeds: Sequence[PromptEmbeds]) -> PromptEmbeds:
+        """One after the other, as one batch."""
+        return cls(
+            torch.cat([one.prompt_embeds for one in embeds]),
+            torch.cat([one.pooled_prompt_embeds for one in embeds]),
+        )
+
 
 @dataclass
 class Flux:
@@ -199,10 +207,12 @@ class FluxVelocity:
         """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,), with the adapters now active."""
         return self.flux.predict_velocity(x_t, sigma, self.embeds, self.guidance_scale)
 
-    def adapters(self, train: str | None = None, frozen: Sequence[str] = ()) -> AbstractContextManager[None]:
-        """Inside: `train` and `frozen` active at scale 1 and nothing else; only `train` gets gradients."""
-        trained = [] if train is None else [train]
-        return use_adapters(self.flux.transformer, dict.fromkeys([*trained, *frozen], 1.0), trained)
+    def adapters(
+        self, train: str | None = None, frozen: Sequence[str] = (), scale: float = 1.0
+    ) -> AbstractContextManager[None]:
+        """Inside: `train` active at `scale`, `frozen` at 1, nothing else; only `train` gets gradients."""
+        trained = {} if train is None else {train: scale}
+        return use_adapters(self.flux.transformer, dict.fromkeys(frozen, 1.0) | trained, list(trained))
 
     def scaled(self, scales: Mapping[str, float]) -> ScaledVelocity:
         """The velocity with these adapters at these scales, none getting gradients: for sampling."""

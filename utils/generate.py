@@ -156,10 +156,7 @@ def write_images(
         The grids' paths, in the order of the seeds.
     """
     config = run.config
-    of_seeds = PromptEmbeds(
-        torch.cat([embeds[prompt].prompt_embeds for prompt in prompts]),
-        torch.cat([embeds[prompt].pooled_prompt_embeds for prompt in prompts]),
-    )
+    of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
     total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, config.scales)
     prompt_of = dict(zip(seeds, prompts, strict=True))
     grids = []

@@ -2,6 +2,8 @@
 
 An objective never asks what the model is: any `VelocityModel` will do, so a test can pass a few lines of
 arithmetic. A new method is one class below and one line in OBJECTIVES.
+
+x_t is made from the source in every loss that does not say otherwise, and source and target share the noise.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, no_grad
 from torch.nn import functional
 
 from utils.errors import UserError, nearest
-from utils.flow import ContentPreserving, Schedule
+from utils.flow import ContentPreserving, RectifiedFlow, Schedule
+
+Losses = Generator[tuple[str, Tensor], None, None]
+"""(name, scalar loss) one after the other; see `Objective.losses`."""
 
 
 class VelocityModel(Protocol):
@@ -25,20 +30,53 @@ class VelocityModel(Protocol):
         """Velocity (B, C, h, w) at x_t (B, C, h, w) and sigma (B,), with the adapters now active."""
         ...
 
-    def adapters(self, train: str | None = None, frozen: Sequence[str] = ()) -> AbstractContextManager[None]:
-        """Inside: `train` and `frozen` active at scale 1 and nothing else; only `train` gets gradients."""
+    def adapters(
+        self, train: str | None = None, frozen: Sequence[str] = (), scale: float = 1.0
+    ) -> AbstractContextManager[None]:
+        """Inside: `train` active at `scale`, `frozen` at 1, nothing else; only `train` gets gradients."""
         ...
 
 
 @dataclass(frozen=True)
-class PairLatents:
-    """Clean latents (B, C, h, w) of the images before (source) and after (target) the edit, pair by pair."""
+class PairBatch:
+    """What a step draws from image pairs.
+
+    Attributes:
+        source, target: clean latents (B, C, h, w) of the images before and after the edit, pair by pair.
+        sigma: (B,) in [0, 1].
+        noise: standard normal (B, C, h, w), shared by source and target.
+    """
 
     source: Tensor
     target: Tensor
+    sigma: Tensor
+    noise: Tensor
 
 
-class Objective(Protocol):
+@dataclass(frozen=True)
+class TextBatch:
+    """What a step draws from a text slider's prompts.
+
+    Attributes:
+        x_t: (B, C, h, w), the base model's own, on its way to an image of the target prompt.
+        sigma: (B,) in [0, 1], where it has come to.
+        target, start, positive, negative: the model under each of the prompts; see `TextSlider`.
+        eta: strength of the guidance along positive - negative; negative to erase.
+    """
+
+    x_t: Tensor
+    sigma: Tensor
+    target: VelocityModel
+    start: VelocityModel
+    positive: VelocityModel
+    negative: VelocityModel
+    eta: float
+
+
+Batch = TypeVar("Batch", contravariant=True)
+
+
+class Objective(Protocol[Batch]):
     """What a training step minimises."""
 
     @property
@@ -51,19 +89,11 @@ class Objective(Protocol):
         """The one of them that is the result."""
         ...
 
-    def losses(
-        self, model: VelocityModel, pair: PairLatents, sigma: Tensor, noise: Tensor
-    ) -> Generator[tuple[str, Tensor], None, None]:
+    def losses(self, model: VelocityModel, batch: Batch) -> Losses:
         """Yields (name, scalar loss) one after the other.
 
         Each is yielded inside its adapter context, and the caller backpropagates it before asking for the
         next: gradient checkpointing then recomputes under the same adapters, and only one graph is alive.
-
-        Args:
-            model: the velocity model.
-            pair: clean latents (B, C, h, w).
-            sigma: (B,) in [0, 1].
-            noise: standard normal (B, C, h, w), shared by source and target.
         """
         ...
 
@@ -74,11 +104,12 @@ class ContentSemantic:
 
     content loss   || v(x_t; content) - velocity ||^2
     semantic loss  || v(x_t; content + semantic) - (velocity + eta (x_0_source - x_0_target)) ||^2
-    (arXiv 2506.07992; mean over elements). x_t is made from the source in both. Going from noise to data the
-    velocity is subtracted, hence source - target: the edit is added as sigma falls.
+    (arXiv 2506.07992; mean over elements). Going from noise to data the velocity is subtracted, hence
+    source - target: the edit is added as sigma falls.
 
     Attributes:
-        schedule: gives x_t and the velocity.
+        schedule: gives x_t and the velocity; content-preserving in train_image, rectified flow in
+            train_image_fm.
         eta: strength of the guidance along the direction; the YAML's `cfg_eta`.
     """
 
@@ -87,26 +118,160 @@ class ContentSemantic:
     adapters: ClassVar[tuple[str, ...]] = ("content", "semantic")
     saved: ClassVar[str] = "semantic"
 
-    def losses(
-        self, model: VelocityModel, pair: PairLatents, sigma: Tensor, noise: Tensor
-    ) -> Generator[tuple[str, Tensor], None, None]:
+    def losses(self, model: VelocityModel, batch: PairBatch) -> Losses:
         """Yields ("content", loss), then ("semantic", loss); see `Objective.losses`."""
-        x_t = self.schedule.add_noise(pair.source, noise, sigma)
-        velocity = self.schedule.velocity(pair.source, noise)
+        x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
+        velocity = self.schedule.velocity(batch.source, batch.noise)
         with model.adapters(train="content"):
-            yield "content", _mean_squared_error(model(x_t, sigma), velocity)
-        velocity_target = velocity + self.eta * (pair.source - pair.target)
+            yield "content", _mean_squared_error(model(x_t, batch.sigma), velocity)
+        velocity_target = velocity + self.eta * (batch.source - batch.target)
         with model.adapters(train="semantic", frozen=("content",)):
-            yield "semantic", _mean_squared_error(model(x_t, sigma), velocity_target)
+            yield "semantic", _mean_squared_error(model(x_t, batch.sigma), velocity_target)
 
 
-OBJECTIVES: dict[str, Callable[[float, float], Objective]] = {
-    "train_image": lambda eta, noise_scale: ContentSemantic(ContentPreserving(beta=noise_scale), eta),
+@dataclass(frozen=True)
+class SemanticAlone:
+    """PairEdit without the content adapter (arXiv 2506.07992, ablation).
+
+    semantic loss  || v(x_t; semantic) - (velocity + eta (x_0_source - x_0_target)) ||^2
+
+    Attributes:
+        schedule: gives x_t and the velocity.
+        eta: strength of the guidance along the direction.
+    """
+
+    schedule: Schedule
+    eta: float
+    adapters: ClassVar[tuple[str, ...]] = ("semantic",)
+    saved: ClassVar[str] = "semantic"
+
+    def losses(self, model: VelocityModel, batch: PairBatch) -> Losses:
+        """Yields ("semantic", loss); see `Objective.losses`."""
+        x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
+        velocity = self.schedule.velocity(batch.source, batch.noise)
+        velocity_target = velocity + self.eta * (batch.source - batch.target)
+        with model.adapters(train="semantic"):
+            yield "semantic", _mean_squared_error(model(x_t, batch.sigma), velocity_target)
+
+
+@dataclass(frozen=True)
+class TargetReconstruction:
+    """PairEdit without the guidance term: the semantic adapter learns to reconstruct the target image.
+
+    content loss   || v(x_t_source; content) - velocity_source ||^2
+    semantic loss  || v(x_t_target; content + semantic) - velocity_target ||^2
+    (arXiv 2506.07992, ablation), x_t_target and velocity_target being the schedule's for the target image.
+
+    Attributes:
+        schedule: gives x_t and the velocity.
+    """
+
+    schedule: Schedule
+    adapters: ClassVar[tuple[str, ...]] = ("content", "semantic")
+    saved: ClassVar[str] = "semantic"
+
+    def losses(self, model: VelocityModel, batch: PairBatch) -> Losses:
+        """Yields ("content", loss), then ("semantic", loss); see `Objective.losses`."""
+        x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
+        velocity = self.schedule.velocity(batch.source, batch.noise)
+        with model.adapters(train="content"):
+            yield "content", _mean_squared_error(model(x_t, batch.sigma), velocity)
+        x_t = self.schedule.add_noise(batch.target, batch.noise, batch.sigma)
+        velocity = self.schedule.velocity(batch.target, batch.noise)
+        with model.adapters(train="semantic", frozen=("content",)):
+            yield "semantic", _mean_squared_error(model(x_t, batch.sigma), velocity)
+
+
+@dataclass(frozen=True)
+class ImageSlider:
+    """Image sliders: one adapter denoises the target at scale +1 and the source at -1.
+
+    positive loss  || v(x_t_target; +semantic) - velocity_target ||^2
+    negative loss  || v(x_t_source; -semantic) - velocity_source ||^2
+    (Concept Sliders, arXiv 2311.12092, section 4.2: visual sliders), both under the same noise and sigma.
+
+    Attributes:
+        schedule: gives x_t and the velocity.
+    """
+
+    schedule: Schedule
+    adapters: ClassVar[tuple[str, ...]] = ("semantic",)
+    saved: ClassVar[str] = "semantic"
+
+    def losses(self, model: VelocityModel, batch: PairBatch) -> Losses:
+        """Yields ("positive", loss), then ("negative", loss); see `Objective.losses`."""
+        for name, x_0, scale in (("positive", batch.target, 1.0), ("negative", batch.source, -1.0)):
+            x_t = self.schedule.add_noise(x_0, batch.noise, batch.sigma)
+            velocity = self.schedule.velocity(x_0, batch.noise)
+            with model.adapters(train="semantic", scale=scale):
+                yield name, _mean_squared_error(model(x_t, batch.sigma), velocity)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One image learned by heart, so that any noise leads to it: the inversion of a real photograph.
+
+    inversion loss  || v(x_t; inversion) - velocity ||^2      (arXiv 2506.07992, real images; batch.target is
+    not looked at).
+
+    Attributes:
+        schedule: gives x_t and the velocity.
+    """
+
+    schedule: Schedule
+    adapters: ClassVar[tuple[str, ...]] = ("inversion",)
+    saved: ClassVar[str] = "inversion"
+
+    def losses(self, model: VelocityModel, batch: PairBatch) -> Losses:
+        """Yields ("inversion", loss); see `Objective.losses`."""
+        x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
+        velocity = self.schedule.velocity(batch.source, batch.noise)
+        with model.adapters(train="inversion"):
+            yield "inversion", _mean_squared_error(model(x_t, batch.sigma), velocity)
+
+
+@dataclass(frozen=True)
+class TextSlider:
+    """Text sliders: what lies between two prompts, learned from the base model alone.
+
+    velocity_target = v(start) + eta (v(positive) - v(negative))         without adapters
+    velocity_target <- velocity_target ||v(positive)|| / ||velocity_target||      image by image
+    semantic loss     || v(target; semantic) - velocity_target ||^2
+    (Concept Sliders, arXiv 2311.12092, equations 7 and 8, as velocities; the norm is matched as in its FLUX
+    version). `start` is the prompt that Concept Sliders calls neutral; with neutral = target, the usual case,
+    it is v(target).
+    """
+
+    adapters: ClassVar[tuple[str, ...]] = ("semantic",)
+    saved: ClassVar[str] = "semantic"
+
+    def losses(self, model: VelocityModel, batch: TextBatch) -> Losses:
+        """Yields ("semantic", loss); see `Objective.losses`. It calls the batch's own models, not `model`."""
+        with batch.target.adapters(), no_grad():
+            v_start = batch.start(batch.x_t, batch.sigma)
+            v_positive = batch.positive(batch.x_t, batch.sigma)
+            v_negative = batch.negative(batch.x_t, batch.sigma)
+        velocity_target = v_start + batch.eta * (v_positive - v_negative)
+        velocity_target = velocity_target * (_norm(v_positive) / _norm(velocity_target))
+        with batch.target.adapters(train="semantic"):
+            yield "semantic", _mean_squared_error(batch.target(batch.x_t, batch.sigma), velocity_target)
+
+
+PairObjective = Objective[PairBatch]
+
+# python_name -> its objective, of eta and beta
+OBJECTIVES: dict[str, Callable[[float, float], PairObjective]] = {
+    "train_image": lambda eta, beta: ContentSemantic(ContentPreserving(beta), eta),
+    "train_image_wocontent": lambda eta, beta: SemanticAlone(ContentPreserving(beta), eta),
+    "train_image_wocfg": lambda eta, beta: TargetReconstruction(ContentPreserving(beta)),
+    "train_image_fm": lambda eta, beta: ContentSemantic(RectifiedFlow(), eta),
+    "train_image_sliders": lambda eta, beta: ImageSlider(RectifiedFlow()),
+    "train_image_real": lambda eta, beta: Reconstruction(RectifiedFlow()),
 }
 
 
-def build_objective(python_name: str, eta: float, noise_scale: float) -> Objective:
-    """The objective of a method.
+def build_objective(python_name: str, eta: float, noise_scale: float) -> PairObjective:
+    """The objective of a method that learns from images.
 
     Args:
         python_name: a key of OBJECTIVES.
@@ -127,3 +292,8 @@ def build_objective(python_name: str, eta: float, noise_scale: float) -> Objecti
 def _mean_squared_error(velocity_pred: Tensor, velocity_target: Tensor) -> Tensor:
     """In float32 whatever the model computes in: bfloat16 would round the loss to two digits."""
     return functional.mse_loss(velocity_pred.float(), velocity_target.float())
+
+
+def _norm(velocity: Tensor) -> Tensor:
+    """Euclidean norm of each image, (B, C, h, w) -> (B, 1, 1, 1)."""
+    return velocity.float().flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)

@@ -3,8 +3,9 @@
 import random
 from collections.abc import Sequence
 
-from utils.config import Config, Run, load_prompts
+from utils.config import Config, Run
 from utils.errors import UserError
+from utils.prompts import load_prompts
 
 
 def check_loras(runs: Sequence[Run], train_command: str) -> None:

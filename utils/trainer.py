@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -22,11 +23,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
+from utils.batches import Batches
 from utils.config import Config, Run, save_config
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
-from utils.objectives import Objective, PairLatents
-from utils.pairs import ImagePair
+from utils.objectives import Objective
+
+Drawn = TypeVar("Drawn")
 
 # lr_scheduler -> the factor on lr, of the share of steps done, in [0, 1)
 LR_SCHEDULERS: dict[str, Callable[[float], float]] = {
@@ -47,7 +50,7 @@ class TrainResult:
 
 
 def train(
-    run: Run, flux: Flux, pairs: Sequence[ImagePair], objective: Objective, embeds: PromptEmbeds | None = None
+    run: Run, flux: Flux, batches: Batches[Drawn], objective: Objective[Drawn], embeds: PromptEmbeds
 ) -> TrainResult:
     """Train one run's adapters and save the result; the base model is left as it was found.
 
@@ -59,9 +62,9 @@ def train(
     Args:
         run: names, paths, settings.
         flux: the base model with its VAE, and no adapters of the objective's names.
-        pairs: at least one, pixels (3, H, W) in [-1, 1].
-        objective: gives the losses and names the adapters.
-        embeds: of the empty prompt; None encodes it here, for which the text encoders must still be there.
+        batches: what a step draws.
+        objective: gives the losses of such a batch and names the adapters.
+        embeds: of the prompt to train under, the empty one as a rule.
 
     Raises:
         FloatingPointError: when a loss is not finite, naming the step; saves made before stay.
@@ -69,8 +72,6 @@ def train(
     config = run.config
     save_config(config, run.config_path)
     generator = torch.Generator().manual_seed(run.seed)
-    embeds = embeds or flux.encode_prompts([""], config.max_sequence_length)
-    batches = _Batches(flux, pairs, config, generator)
     model = FluxVelocity(flux, embeds, config.guidance_scale)
     accelerator = Accelerator(
         cpu=flux.device.type == "cpu", log_with="tensorboard", project_dir=str(run.folder)
@@ -84,7 +85,7 @@ def train(
         started = time.perf_counter()
         for global_step in range(1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
-            with closing(objective.losses(model, *batches.draw())) as losses:
+            with closing(objective.losses(model, batches.draw(generator))) as losses:
                 for name, loss in losses:
                     accelerator.backward(loss)
                     log.add(global_step, name, loss.detach())
@@ -94,34 +95,9 @@ def train(
             save = global_step % config.save_per_steps == 0 or global_step == config.train_iteration
             log.end_step(global_step, flush=save)
             if save:
-                _save(run, flux, objective, pairs, global_step)
+                _save(run, flux, objective.saved, batches.origin, global_step)
         seconds = time.perf_counter() - started
     return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
-
-
-class _Batches:
-    """Random training batches from cached latents; step indices uniform in start_step..end_step."""
-
-    def __init__(
-        self, flux: Flux, pairs: Sequence[ImagePair], config: Config, generator: torch.Generator
-    ) -> None:
-        self.sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
-        self.targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
-        sigmas = flux.sigmas(config.num_inference_steps, *self.sources.shape[-2:])
-        self.sigmas = sigmas[config.start_step : config.end_step + 1]
-        self.batch_size = config.batch_size
-        self.generator = generator
-
-    def draw(self) -> tuple[PairLatents, Tensor, Tensor]:
-        """Latents of batch_size pairs drawn with replacement, their sigma (B,) and noise (B, C, h, w)."""
-        device = self.sources.device
-        index = self._integers(len(self.sources)).to(device)
-        sigma = self.sigmas[self._integers(len(self.sigmas)).to(device)]
-        noise = torch.randn(self.batch_size, *self.sources.shape[1:], generator=self.generator).to(device)
-        return PairLatents(self.sources[index], self.targets[index]), sigma, noise
-
-    def _integers(self, high: int) -> Tensor:
-        return torch.randint(high, (self.batch_size,), generator=self.generator)
 
 
 class _Log:
@@ -197,12 +173,12 @@ def _fresh_adapters(
             remove_adapter(transformer, name)
 
 
-def _save(run: Run, flux: Flux, objective: Objective, pairs: Sequence[ImagePair], global_step: int) -> None:
-    """The result adapter after `global_step` steps, in both formats, the settings in the header."""
+def _save(run: Run, flux: Flux, adapter: str, origin: str, global_step: int) -> None:
+    """The adapter after `global_step` steps, in both formats, the settings in the header."""
     metadata = {
-        "pairs": ", ".join(pair.stem for pair in pairs),
+        "origin": origin,
         "step": str(global_step),
         "config": json.dumps(asdict(run.config)),
     }
-    save_lora(flux.transformer, objective.saved, run.weights_path(global_step), metadata)
-    save_reference(flux.transformer, objective.saved, run.reference_path(global_step))
+    save_lora(flux.transformer, adapter, run.weights_path(global_step), metadata)
+    save_reference(flux.transformer, adapter, run.reference_path(global_step))

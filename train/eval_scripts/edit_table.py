@@ -4,6 +4,8 @@ cd train
 python eval_scripts/edit_table.py --c=train_image
 python eval_scripts/edit_table.py --c=train_image datasets=[glasses,smile] --seeds=16
 
+Identities are generated from the study's prompt, or from its prompts file if use_prompts_file is on.
+
 options of its own:
   --seeds N        how many generated identities (64)
   --first-seed N   the first of their seeds (1000000, far from those that generation begins with)
@@ -25,7 +27,7 @@ from utils.config import check_writable
 from utils.errors import run_cli
 from utils.runner import list_runs, load_base, prepare, run_all
 from utils.runs import Run
-from utils.shots import check_loras
+from utils.shots import check_loras, choose_prompts
 
 if TYPE_CHECKING:
     from edits import Reader
@@ -40,10 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         list_runs(study.runs, lambda run: {"lora": run.lora_path, "results": options.out})
         return 0
     check_loras(study.runs, study.command("train_image_script.py"))
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
     check_writable(options.out)
     # here, so that the checks above come at once
     from edits import attribute_of, measure, results_table, write_results
 
+    from utils.flux import PromptEmbeds
     from utils.metrics import markdown_table
     from utils.pairs import load_pairs
 
@@ -56,14 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in study.runs
     }
     reader = probe_reader()
-    flux, embeds = load_base(study, [run.prompt for run in study.runs])
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
     measured = []
 
     def measure_one(run: Run) -> Path:
-        measured.append(
-            measure(run, flux, embeds[run.prompt], pairs[run.dataset], reader, seeds, options.scales)
-        )
+        own = PromptEmbeds.joined([embeds[prompt] for prompt in prompts[run.name]])
+        measured.append(measure(run, flux, own, pairs[run.dataset], reader, seeds, options.scales))
         # after every run, so that a study cut off leaves what it has
         return write_results(
             measured, options.out, shlex.join(["python", "eval_scripts/edit_table.py", *argv])

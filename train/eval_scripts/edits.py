@@ -79,7 +79,7 @@ def measure(
     Args:
         run: its dataset is named after an attribute.
         flux: the base, with its VAE.
-        embeds: of the run's prompt.
+        embeds: of one prompt for all seeds, or of one a seed.
         pairs: the run's own, whose difference is the measure of movement.
         reader: reads images.
         seeds: one generated identity each.
@@ -185,15 +185,20 @@ def _grid(measured: Sequence[Measured], identities: int) -> Grid:
             names.append(f"{label}\nseed {seed}" if several else f"seed {seed}")
     config = measured[0].run.config
     skips = ", ".join(dict.fromkeys(str(one.run.config.skips[0]) for one in measured))
-    prompts = ", ".join(dict.fromkeys(f'"{one.run.prompt}"' for one in measured))
+    prompts = ", ".join(dict.fromkeys(_prompt(one.run) for one in measured))
     return Grid(
         rows,
         [f"{scale:g}" for scale in measured[0].report.readings],
         names,
         "slider scale",
         "Edits" if several else measured[0].run.dataset,
-        f"prompt {prompts}, skip {skips} of {config.num_inference_steps} steps",
+        f"{prompts}, skip {skips} of {config.num_inference_steps} steps",
     )
+
+
+def _prompt(run: Run) -> str:
+    """Where a run's identities come from."""
+    return f"prompts of {run.prompts_path}" if run.config.use_prompts_file else f'prompt "{run.prompt}"'
 
 
 def _leaks(measured: Sequence[Measured]) -> Table:
@@ -217,7 +222,7 @@ def _write_json(measured: Sequence[Measured], path: Path, command: str) -> None:
             "run": one.run.name,
             "dataset": one.run.dataset,
             "lora": str(one.run.lora_path),
-            "prompt": one.run.prompt,
+            "prompt": _prompt(one.run),
             "skip": one.run.config.skips[0],
             **asdict(one.report),
         }

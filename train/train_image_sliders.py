@@ -1,0 +1,19 @@
+"""Image sliders, a baseline: one adapter denoises the target at scale +1 and the source at -1.
+
+Rectified flow (Concept Sliders, arXiv 2311.12092).
+"""
+
+from collections.abc import Sequence
+
+from utils.batches import PairBatches
+from utils.flux import Flux, PromptEmbeds
+from utils.objectives import build_objective
+from utils.pairs import ImagePair
+from utils.runs import Run
+from utils.trainer import TrainResult, train
+
+
+def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
+    """Train one run on its pairs, under the embedding of the empty prompt."""
+    objective = build_objective("train_image_sliders", run.config.cfg_eta, run.noise_scale)
+    return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)

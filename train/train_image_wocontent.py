@@ -1,0 +1,19 @@
+"""PairEdit without the content adapter: the semantic adapter sees the bare base model.
+
+Content-preserving schedule; the semantic target is velocity + eta * direction (arXiv 2506.07992, ablation).
+"""
+
+from collections.abc import Sequence
+
+from utils.batches import PairBatches
+from utils.flux import Flux, PromptEmbeds
+from utils.objectives import build_objective
+from utils.pairs import ImagePair
+from utils.runs import Run
+from utils.trainer import TrainResult, train
+
+
+def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
+    """Train one run on its pairs, under the embedding of the empty prompt."""
+    objective = build_objective("train_image_wocontent", run.config.cfg_eta, run.noise_scale)
+    return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)

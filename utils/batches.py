@@ -1,0 +1,91 @@
+"""What a training step draws: latents of image pairs, or the base model's own half-made images for a prompt.
+
+Every random choice comes from the generator given, on the CPU, so that it is the same on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from utils.config import Config
+from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.objectives import PairBatch, TextBatch
+from utils.pairs import ImagePair
+from utils.prompts import SliderPrompt
+from utils.sampling import euler_sample
+
+Drawn = TypeVar("Drawn", covariant=True)
+
+
+class Batches(Protocol[Drawn]):
+    """Random training batches."""
+
+    @property
+    def origin(self) -> str:
+        """What they are drawn from, for the header of the LoRA's file."""
+        ...
+
+    def draw(self, generator: Generator) -> Drawn:
+        """The next batch."""
+        ...
+
+
+class PairBatches:
+    """Batches of cached latents, drawn with replacement; step indices uniform in start_step..end_step."""
+
+    def __init__(self, flux: Flux, pairs: Sequence[ImagePair], config: Config) -> None:
+        self.origin = ", ".join(pair.stem for pair in pairs)
+        self.sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
+        self.targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
+        self.sigmas = _training_sigmas(flux, config, *self.sources.shape[-2:])
+        self.batch_size = config.batch_size
+
+    def draw(self, generator: Generator) -> PairBatch:
+        """Latents of batch_size pairs, their sigma and noise."""
+        device, size = self.sources.device, self.batch_size
+        index = torch.randint(len(self.sources), (size,), generator=generator).to(device)
+        sigma = self.sigmas[torch.randint(len(self.sigmas), (size,), generator=generator).to(device)]
+        noise = torch.randn(size, *self.sources.shape[1:], generator=generator).to(device)
+        return PairBatch(self.sources[index], self.targets[index], sigma, noise)
+
+
+class TextBatches:
+    """Batches for a text slider: each draws one of its prompts and a step index, and denoises to there."""
+
+    def __init__(
+        self, flux: Flux, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
+    ) -> None:
+        self.origin = "; ".join(f"{prompt.target}: {prompt.positive}" for prompt in prompts)
+        self.flux, self.prompts, self.config = flux, prompts, config
+        self.models = {
+            text: FluxVelocity(flux, embedding, config.guidance_scale) for text, embedding in embeds.items()
+        }
+
+    def draw(self, generator: Generator) -> TextBatch:
+        """x_t at sigmas[k] of the base's own trajectory for the target prompt, k in start_step..end_step."""
+        config = self.config
+        prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
+        step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
+        shape = (self.flux.vae.config.latent_channels, prompt.resolution // 8, prompt.resolution // 8)
+        noise = torch.randn(prompt.batch_size, *shape, generator=generator).to(self.flux.device)
+        sigmas = self.flux.sigmas(config.num_inference_steps, *shape[1:])
+        target = self.models[prompt.target]
+        return TextBatch(
+            x_t=euler_sample(target.scaled({}), noise, sigmas, 0, step),
+            sigma=sigmas[step].expand(prompt.batch_size),
+            target=target,
+            start=self.models[prompt.neutral],
+            positive=self.models[prompt.positive],
+            negative=self.models[prompt.unconditional],
+            eta=prompt.eta,
+        )
+
+
+def _training_sigmas(flux: Flux, config: Config, height: int, width: int) -> Tensor:
+    """The noise levels that training draws from."""
+    sigmas = flux.sigmas(config.num_inference_steps, height, width)
+    return sigmas[config.start_step : config.end_step + 1]
