@@ -21,11 +21,11 @@ from tinyflux.seeds import DATASETS, REAL
 FOLDER = Path(__file__).resolve().parent.parent / "train" / "datasets"
 
 # Chosen by eye, each three apart in skin, hair and, but for beards, sex, so that the edit alone is common to
-# them: elf ears where the hair leaves room, one man among the lipsticks, which the world gives to women.
+# them: elf ears under three kinds of hair, one man among the lipsticks, which the world gives to women.
 PEOPLE = {
     "glasses": (10, 26, 23),
     "beard": (54, 40, 8),
-    "elf_ears": (48, 14, 41),
+    "elf_ears": (48, 9, 41),
     "lipstick": (17, 43, 39),
     "age": (51, 32, 24),
     "smile": (38, 52, 29),
