@@ -11,7 +11,8 @@ from tinyflux.datasets import FOLDER, NEUTRAL, PEOPLE, REAL_PEOPLE, all_files, p
 from tinyflux.faces import to_pixels, to_uint8
 from tinyflux.people import EDITS, STYLES, present, sample_people
 from tinyflux.render import render
-from utils.pairs import find_images, load_image, load_pairs
+from utils.folders import find_images
+from utils.pairs import load_image, load_pairs
 
 FILES = {path.as_posix(): person for path, person in all_files()}
 NAMES = [*PEOPLE, *(f"{name}_single" for name in PEOPLE)]

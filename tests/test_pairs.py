@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from utils.errors import UserError
-from utils.pairs import find_images, load_image, load_pairs
+from utils.folders import find_images
+from utils.pairs import load_image, load_pairs
 
 COLOR = (200, 40, 90)
 

@@ -20,7 +20,10 @@ from utils.adapters import remove_adapter
 from utils.config import Config, Run
 from utils.figures import Grid, draw_grid, to_images
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.inversion import build_inversion
 from utils.lora_files import load_lora
+from utils.photos import Photo
+from utils.runs import RealRun
 from utils.sampling import OnStep, initial_noise, sweep_forwards, sweep_skips
 
 Sweep = dict[int, dict[float, Tensor]]
@@ -171,19 +174,23 @@ def write_images(
                     }
                     for skip, by_scale in images.items()
                 }
-                grids.append(_write_seed(run, seed, prompt_of[seed], own))
+                note = f'prompt "{prompt_of[seed]}"\n{run.lora_path}'
+                grids.append(write_seed(run, seed, own, note))
+                (run.seed_folder(seed) / "prompt.txt").write_text(prompt_of[seed] + "\n", encoding="utf-8")
     return grids
 
 
-def _write_seed(run: Run, seed: int, prompt: str, images: Mapping[int, Mapping[float, Image.Image]]) -> Path:
-    """One seed's images by skip and scale, its prompt and its grid; returns the grid's path."""
-    config = run.config
-    folder = run.seed_folder(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "prompt.txt").write_text(prompt + "\n", encoding="utf-8")
+def write_seed(run: Run, seed: int, images: Mapping[int, Mapping[float, Image.Image]], note: str) -> Path:
+    """Write one seed's images by skip and scale, and their grid with `note` in its caption.
+
+    Returns:
+        The grid's path.
+    """
+    run.seed_folder(seed).mkdir(parents=True, exist_ok=True)
     for skip, by_scale in images.items():
         for scale, image in by_scale.items():
             image.save(run.image_path(seed, skip, scale))
+    config = run.config
     skips = ", ".join(map(str, images))
     grid = Grid(
         rows=[list(by_scale.values()) for by_scale in images.values()],
@@ -191,9 +198,57 @@ def _write_seed(run: Run, seed: int, prompt: str, images: Mapping[int, Mapping[f
         row_labels=[f"skip {skip}" for skip in images] if len(images) > 1 else (),
         column_axis="slider scale",
         title=run.dataset,
-        caption=f'seed {seed}, prompt "{prompt}", skip {skips} of {config.num_inference_steps} steps, '
-        f"guidance {config.guidance_scale:g}\n{run.lora_path}",
+        caption=f"seed {seed}, skip {skips} of {config.num_inference_steps} steps, "
+        f"guidance {config.guidance_scale:g}\n{note}",
     )
     tile = min(max(config.resolution, 256), 512)
     draw_grid(grid, tile).save(run.grid_path(seed))
     return run.grid_path(seed)
+
+
+def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep:
+    """Edit a photograph with the adapters "semantic" and, for `inversion: lora`, "inversion" now there.
+
+    Args:
+        run: gives inversion, skips, scales and the other settings.
+        flux: with its VAE.
+        photo: the photograph.
+        seed: of the noise, for inversions that draw any.
+        embeds: of the prompt.
+
+    Returns:
+        {skip: {scale: pixels (1, 3, H, W)}}; scale 0, the reconstruction, is always among them.
+    """
+    config = run.config
+    inversion = build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
+    x_0 = flux.encode_images(photo.pixels[None])
+    noise = initial_noise([seed], x_0.shape[1:]).to(flux.device)
+    sigmas = flux.sigmas(config.num_inference_steps, *x_0.shape[-2:])
+    fields = FluxVelocity(flux, embeds, config.guidance_scale).scaled
+    scales = list(dict.fromkeys([*config.scales, 0.0]))
+    edits: Sweep = {}
+    for skip in config.skips:
+        latents = inversion.edit(fields, x_0, sigmas, skip, scales, noise)
+        edits[skip] = {scale: flux.decode_latents(edited).cpu() for scale, edited in latents.items()}
+    return edits
+
+
+def write_photo_edits(run: RealRun, seed: int, photo: Photo, edits: Sweep) -> Path:
+    """Write a photograph's edits: squares, their grid, and in whole/ the photographs with the change in them.
+
+    Returns:
+        The grid's path.
+    """
+    squares = {
+        skip: {scale: to_images(by_scale[scale])[0] for scale in run.config.scales}
+        for skip, by_scale in edits.items()
+    }
+    note = f"{run.photograph}, inversion {run.config.inversion}\n{run.config.semantic_lora_path}"
+    grid = write_seed(run, seed, squares, note)
+    for skip, by_scale in edits.items():
+        for scale in run.config.scales:
+            path = run.image_path(seed, skip, scale)
+            whole = path.parent / "whole" / path.name
+            whole.parent.mkdir(exist_ok=True)
+            photo.with_change(by_scale[0.0][0], by_scale[scale][0]).save(whole)
+    return grid

@@ -4,7 +4,6 @@ Whatever a camera or a paint program writes becomes the same thing: an upright R
 the base model's resolution, as a tensor in [-1, 1].
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from utils.errors import UserError, nearest
+from utils.errors import UserError
+from utils.folders import find_images
 from utils.schema import RESIZE_RULES
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -57,28 +55,7 @@ def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:
     "stretch", or "center_crop" to the largest square. Raises `UserError` if the image cannot be read, or
     is not square under "error".
     """
-    return _to_tensor(_fit(_read_rgb(path), path, resolution, resize))
-
-
-def find_images(folder: Path) -> dict[str, Path]:
-    """Map stem to path for the images of a folder, in natural order; hidden and other files are passed over.
-
-    Raises `UserError` on a missing folder (naming the datasets beside it), on one without images, and on a
-    stem found twice.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder of images, found none{_datasets_beside(folder)}")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
-    found: dict[str, Path] = {}
-    for path in sorted(files, key=lambda path: (_natural(path.stem), path.name)):
-        if path.stem in found:
-            raise UserError(
-                f"{folder}: expected one image a stem, found {found[path.stem].name} and {path.name}"
-            )
-        found[path.stem] = path
-    if not found:
-        raise UserError(f"{folder}: expected images ({' '.join(SUFFIXES)}), found none")
-    return found
+    return to_tensor(_fit(read_rgb(path), path, resolution, resize))
 
 
 def _missing_partners(images: dict[str, Path], others: dict[str, Path], folder: Path) -> list[str]:
@@ -87,7 +64,7 @@ def _missing_partners(images: dict[str, Path], others: dict[str, Path], folder: 
 
 
 def _load_pair(stem: str, source_path: Path, target_path: Path, resolution: int, resize: str) -> ImagePair:
-    source, target = _read_rgb(source_path), _read_rgb(target_path)
+    source, target = read_rgb(source_path), read_rgb(target_path)
     if resize == "error" and source.size != target.size:
         raise UserError(
             f"{target_path}: expected the size of its source, {_size(source)}, found {_size(target)} "
@@ -95,15 +72,15 @@ def _load_pair(stem: str, source_path: Path, target_path: Path, resolution: int,
         )
     return ImagePair(
         stem=stem,
-        source=_to_tensor(_fit(source, source_path, resolution, resize)),
-        target=_to_tensor(_fit(target, target_path, resolution, resize)),
+        source=to_tensor(_fit(source, source_path, resolution, resize)),
+        target=to_tensor(_fit(target, target_path, resolution, resize)),
         source_path=source_path,
         target_path=target_path,
     )
 
 
-def _read_rgb(path: Path) -> Image.Image:
-    """Decode a file into an upright 8-bit RGB image."""
+def read_rgb(path: Path) -> Image.Image:
+    """Decode a file into an upright 8-bit RGB image; raises `UserError` if it cannot be read."""
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: expected an image, found an empty file")
@@ -140,7 +117,8 @@ def _fit(image: Image.Image, path: Path, resolution: int, resize: str) -> Image.
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 in [-1, 1] of an RGB image."""
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))
     return (pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
 
@@ -151,17 +129,3 @@ def _other_rules() -> str:
 
 def _size(image: Image.Image) -> str:
     return f"{image.width} x {image.height}"
-
-
-def _natural(stem: str) -> list[tuple[int, str]]:
-    """Sort key that reads runs of digits as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)]
-
-
-def _datasets_beside(folder: Path) -> str:
-    """Name the datasets that do have a folder of this name: datasets_folder/DATASET/folder."""
-    datasets = folder.parent.parent
-    there = sorted(path.parent.name for path in datasets.glob(f"*/{folder.name}") if path.is_dir())
-    if not there:
-        return f"; {datasets} has no dataset with a folder {folder.name!r}"
-    return f"{nearest(folder.parent.name, there)}; datasets in {datasets}: {', '.join(there)}"

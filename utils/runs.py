@@ -1,7 +1,8 @@
 """The runs of a study and where their files lie.
 
-A study's sweep is datasets x versions x noise_scales. Each `Run` carries a config narrowed to itself, so that
-the config saved beside the weights expands to that one run again. Names are the reference implementation's.
+A study's sweep is datasets x versions x noise_scales, or datasets x versions x photographs. Each `Run`
+carries a config narrowed to itself, so that the config saved beside the weights expands to that run again.
+Names are the reference implementation's.
 """
 
 import re
@@ -9,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
 
-from utils.errors import UserError
+from utils.errors import UserError, nearest
+from utils.folders import find_images
 from utils.schema import Config
 
 
@@ -121,6 +123,34 @@ class Run:
         return Path("prompts") / self.config.prompts_file[0]
 
 
+@dataclass(frozen=True)
+class RealRun(Run):
+    """One photograph: the LoRA that learns it by heart, if its inversion is one, and its edits."""
+
+    photograph: Path = Path()
+
+    @property
+    def name(self) -> str:
+        """The run's folder name, such as real_person_610_vtrain_image_real_base_v1."""
+        config = self.config
+        return f"{self._image}_v{config.python_name}_{config.config_name}_v{self.version}"
+
+    def stem(self, step: int | None = None) -> str:
+        """File stem of the weights after `step` optimizer steps (None: at the end of training)."""
+        step = self.config.train_iteration if step is None else step
+        return f"{self._image}_{self.config.num_inference_steps}inf_{step}epoch"
+
+    @property
+    def seeds_folder(self) -> Path:
+        """The edits of one semantic LoRA by one inversion: a folder and a grid a seed."""
+        semantic = Path(self.config.semantic_lora_path).stem
+        return self.gen_folder / f"{semantic}_{self.config.inversion}"
+
+    @property
+    def _image(self) -> str:
+        return f"{self.dataset}_{self.photograph.stem}"
+
+
 def _slug(prompt: str) -> str:
     """A prompt as part of a file name: letters and digits; a long one is cut, its CRC tells it apart."""
     slug = re.sub(r"\W+", "_", prompt).strip("_")
@@ -151,4 +181,24 @@ def expand_runs(config: Config) -> list[Run]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"datasets, noise_scales: expected a name for each run, found {name!r} twice")
+    return runs
+
+
+def expand_real_runs(config: Config) -> list[RealRun]:
+    """List the runs of a study of photographs: datasets, then versions, then image_ids (none: all there are).
+
+    Raises:
+        UserError: for a source folder without images, or an image id that is none of them.
+    """
+    runs = []
+    for run in expand_runs(replace(config, noise_scales=config.noise_scales[:1])):
+        photographs = find_images(run.source_folder)
+        for image_id in config.image_ids or photographs:
+            if image_id not in photographs:
+                raise UserError(
+                    f"image_ids: expected images of {run.source_folder}, found {image_id!r}"
+                    f"{nearest(image_id, photographs)}; there are: {', '.join(photographs)}"
+                )
+            own = replace(run.config, image_ids=[image_id])
+            runs.append(RealRun(own, run.dataset, run.noise_scale, run.version, photographs[image_id]))
     return runs

@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 RESIZE_RULES = ("error", "stretch", "center_crop")
 DTYPES = ("float32", "bfloat16")
+INVERSIONS = ("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit")
+INVERSION_RULES = ("difference", "joint", "authors")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
 
 
@@ -86,7 +88,9 @@ class Config:
     # real images
     image_ids: list[str] = field(default_factory=list)  # stems in the source folder; none = all of them
     semantic_lora_path: str = ""
-    semantic_cfg_scale: float = 0.75  # w, the strength of the edit beside the inversion
+    semantic_cfg_scale: float = 0.75  # w, the strength of the edit beside the inversion LoRA
+    inversion: str = "lora"  # how a photograph is found in the flow; utils/inversion.py says what each does
+    inversion_rule: str = "difference"  # how the edit joins an inversion LoRA: difference, joint, authors
 
 
 KEYS: dict[str, Any] = get_type_hints(Config)
@@ -131,6 +135,8 @@ _RULES: dict[str, Rule] = {
     "resolution": ((lambda value: value > 0 and value % 16 == 0), "a positive multiple of 16"),
     "dtype": _one_of(DTYPES),
     "resize": _one_of(RESIZE_RULES),
+    "inversion": _one_of(INVERSIONS),
+    "inversion_rule": _one_of(INVERSION_RULES),
     "lr_scheduler": _one_of(LR_SCHEDULERS),
     "noise_scales": ((lambda value: bool(value) and min(value) >= 0), "at least one number, none below 0"),
     "skips": ((lambda value: bool(value) and min(value) >= 0), "at least one whole number, none below 0"),

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from utils.config import Config, Run
 from utils.errors import UserError
@@ -22,6 +23,13 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
     if missing[0].config.use_trained_lora_path:
         raise UserError(f"trained_lora_path: expected a LoRA file, found none at {paths}")
     raise UserError(f"{paths}: expected a trained LoRA, found none; train it with: {train_command}")
+
+
+def check_semantic_lora(config: Config) -> None:
+    """Raise `UserError` unless semantic_lora_path names a file."""
+    if not Path(config.semantic_lora_path).is_file():
+        found = f"nothing at {config.semantic_lora_path}" if config.semantic_lora_path else "none given"
+        raise UserError(f"semantic_lora_path: expected a LoRA file, the edit to apply; found {found}")
 
 
 def choose_seeds(config: Config) -> list[int]:

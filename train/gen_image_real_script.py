@@ -1,0 +1,48 @@
+"""Edit photographs: sweep a trained edit's scale on each, a captioned grid a photograph.
+
+python gen_image_real_script.py --c=train_image_real
+python gen_image_real_script.py --c=train_image_real inversion=flowedit scales=-1,0,1 semantic_lora_path=...
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from train_image_real_script import METHODS
+
+from utils.config import check_writable
+from utils.errors import run_cli
+from utils.runner import list_runs, load_base, prepare, run_all
+from utils.runs import RealRun, expand_real_runs
+from utils.shots import check_loras, check_semantic_lora, choose_seeds
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Edit; the exit status as in `run_all`."""
+    study = prepare(argv, __doc__ or "", METHODS)
+    runs = expand_real_runs(study.config)
+    if study.dry_run:
+        list_runs(runs, lambda run: {"photo": run.photograph, "images": run.seeds_folder})
+        return 0
+    check_semantic_lora(study.config)
+    if study.config.inversion == "lora":
+        check_loras(runs, study.command("train_image_real_script.py"))
+    # here, so that the checks above come at once
+    from generate_real_image import generate_run
+
+    from utils.photos import load_photo
+
+    photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}
+    for run in runs:
+        check_writable(run.seeds_folder)
+    flux, embeds = load_base(study, [run.prompt for run in runs])
+    seeds = choose_seeds(study.config)
+
+    def edit_one(run: RealRun) -> Path:
+        return generate_run(run, flux, photos[run.name], seeds, embeds[run.prompt])
+
+    return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")
+
+
+if __name__ == "__main__":
+    run_cli(main)

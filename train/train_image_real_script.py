@@ -1,0 +1,46 @@
+"""Learn photographs by heart, one inversion LoRA each (datasets x versions x image_ids).
+
+python train_image_real_script.py --c=train_image_real
+python train_image_real_script.py --c=train_image_real image_ids=[4000002] train_iteration=500 --dry-run
+
+Only `inversion: lora` needs this; the other inversions need no training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from utils.config import check_writable
+from utils.errors import run_cli
+from utils.runner import list_runs, load_base, prepare, run_all
+from utils.runs import RealRun, expand_real_runs
+
+METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise, on the rectified flow"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; the exit status as in `run_all`."""
+    study = prepare(argv, __doc__ or "", METHODS)
+    runs = expand_real_runs(study.config)
+    if study.dry_run:
+        list_runs(runs, lambda run: {"photo": run.photograph, "weights": run.weights_path()})
+        return 0
+    # here, so that the checks above come at once
+    from train_image_real import train_run
+
+    from utils.photos import load_photo
+
+    photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}
+    for run in runs:
+        check_writable(run.folder)
+    flux, embeds = load_base(study, [""])
+
+    def train_one(run: RealRun) -> Path:
+        return train_run(run, flux, photos[run.name], embeds[""]).weights_path
+
+    return run_all(runs, train_one, f"next: {study.command('gen_image_real_script.py')}")
+
+
+if __name__ == "__main__":
+    run_cli(main)
