@@ -61,5 +61,5 @@ def load_photo(path: Path, resolution: int) -> Photo:
     """Read a photograph of any size and its square for the base model; raises `UserError` if unreadable."""
     whole = read_rgb(path)
     photo = Photo(whole, torch.empty(0))
-    square = whole.resize((resolution, resolution), Image.Resampling.LANCZOS, box=photo.box)
+    square = whole.crop(photo.box).resize((resolution, resolution), Image.Resampling.LANCZOS)
     return Photo(whole, to_tensor(square))

@@ -1,0 +1,143 @@
+"""Inversions on velocity fields that are a few lines of arithmetic: exact solutions, slow loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+from utils.inversion import (
+    RULES,
+    TRAINING_FREE,
+    Backwards,
+    FlowEdit,
+    Lora,
+    RFInversion,
+    build_inversion,
+    euler_step,
+    fireflow_step,
+    midpoint_step,
+)
+from utils.sampling import VelocityFn, euler_sample
+from utils.schema import INVERSION_RULES, INVERSIONS
+
+SIGMAS = torch.linspace(1, 0, 29)
+SCALES = [-1.0, 0.0, 1e-4, 0.5, 1.0]
+
+
+def fields(scales: Mapping[str, float]) -> VelocityFn:
+    """v = x / 2 + sigma, plus each adapter's own term times its scale; they interact."""
+    semantic, inversion = scales.get("semantic", 0.0), scales.get("inversion", 0.0)
+
+    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+        level = sigma[:, None, None, None]
+        return 0.5 * x + level - 0.8 * semantic + inversion * (0.3 * x + semantic * level)
+
+    return velocity
+
+
+@pytest.fixture
+def photo() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x_0, noise = (torch.randn(2, 3, 4, 4, generator=generator) for _ in range(2))
+    return x_0, noise
+
+
+METHODS = [build_inversion(name, "difference", 0.75) for name in INVERSIONS] + [Lora("joint", 0.75)]
+
+
+@pytest.mark.parametrize("inversion", METHODS, ids=lambda method: repr(method)[:40])
+def test_the_edit_is_continuous_through_zero(photo, inversion) -> None:
+    edits = inversion.edit(fields, photo[0], SIGMAS, 10, SCALES, photo[1])
+    assert list(edits) == SCALES
+    reconstruction = edits[0.0]
+    assert (edits[1e-4] - reconstruction).abs().max() < 1e-3
+    up, down = edits[1.0] - reconstruction, edits[-1.0] - reconstruction
+    assert up.min() > 0.05  # sampling goes down in sigma, so minus 0.8 becomes plus
+    assert down.max() < -0.05
+
+
+def test_the_authors_rule_jumps_at_zero(photo) -> None:
+    edits = Lora("authors", 0.75).edit(fields, photo[0], SIGMAS, 10, [0.0, 1e-4], photo[1])
+    assert (edits[1e-4] - edits[0.0]).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(("rule", "scale", "weight"), [("difference", 0.5, 0.75), ("joint", -1.0, 0.4)])
+def test_lora_rules_match_a_slow_loop(photo, rule: str, scale: float, weight: float) -> None:
+    skip, x = 10, photo[1]
+    for i in range(28):
+        sigma = SIGMAS[i].expand(2)
+        v_inv, v = fields({"inversion": 1.0})(x, sigma), fields({})(x, sigma)
+        v_semantic = fields({"semantic": scale})(x, sigma)
+        v_both = fields({"inversion": 1.0, "semantic": scale})(x, sigma)
+        change = v_semantic - v if rule == "difference" else v_both - v_inv
+        x = x + (SIGMAS[i + 1] - SIGMAS[i]) * (v_inv + (weight * change if i >= skip else 0))
+    edits = Lora(rule, weight).edit(fields, photo[0], SIGMAS, skip, [scale], photo[1])
+    torch.testing.assert_close(edits[scale], x)
+
+
+@pytest.mark.parametrize(
+    ("step", "order"), [(euler_step, 1), (midpoint_step, 2), (fireflow_step, 2)], ids=lambda value: str(value)
+)
+def test_solvers_have_their_order(step, order) -> None:
+    """dx/dsigma = x / 2 + sigma has x = 5 exp(sigma / 2) - 2 sigma - 4 from 1 at sigma = 0."""
+    exact = 5 * math.exp(0.5) - 6
+
+    def error(steps: int) -> float:
+        start = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+        sigmas = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return abs(Backwards(step).integrate(fields({}), start, sigmas).item() - exact)
+
+    assert error(40) < 1.3 * error(20) / 2**order
+
+
+@pytest.mark.parametrize(("name", "forwards"), [("euler", 36), ("rf_solver", 72), ("fireflow", 38)])
+def test_forward_passes_are_as_published(photo, name: str, forwards: int) -> None:
+    calls = []
+
+    def counted(scales: Mapping[str, float]) -> VelocityFn:
+        return lambda x, sigma: calls.append(1) or fields(scales)(x, sigma)
+
+    build_inversion(name, "difference", 1.0).edit(counted, photo[0], SIGMAS, 10, [1.0], photo[1])
+    assert len(calls) == forwards
+
+
+def test_second_order_reconstructs_better(photo) -> None:
+    x_0, noise = photo
+
+    def error(name: str) -> float:
+        edits = TRAINING_FREE[name]().edit(fields, x_0, SIGMAS, 0, [0.0], noise)
+        return (edits[0.0] - x_0).abs().max().item()
+
+    assert error("rf_solver") < error("euler") / 10
+    assert error("fireflow") < error("euler") / 5
+
+
+def test_rf_inversion_reaches_noise_and_returns(photo) -> None:
+    x_0, noise = photo
+    edits = RFInversion(gamma=1.0, eta=1.0, held=1.0).edit(fields, x_0, SIGMAS, 0, [0.0, 1.0], noise)
+    torch.testing.assert_close(edits[0.0], x_0, atol=1e-4, rtol=1e-4)  # steered all the way
+    torch.testing.assert_close(edits[1.0], x_0, atol=1e-4, rtol=1e-4)
+    free = RFInversion(gamma=0.0, eta=0.0).edit(fields, x_0, SIGMAS, 10, [0.5], noise)
+    euler = Backwards(euler_step).edit(fields, x_0, SIGMAS, 10, [0.5], noise)
+    torch.testing.assert_close(free[0.5], euler[0.5])
+
+
+def test_flowedit_leaves_the_photograph_and_transports_by_the_difference(photo) -> None:
+    x_0, noise = photo
+    edits = FlowEdit().edit(fields, x_0, SIGMAS, 10, [0.0, 1.0], noise)
+    assert torch.equal(edits[0.0], x_0)
+    # the difference of the velocities is (z - x_0) / 2 - 0.8, whatever the noise
+    change = euler_sample(lambda z, sigma: 0.5 * z - 0.8, torch.zeros_like(x_0), SIGMAS, 10)
+    torch.testing.assert_close(edits[1.0], x_0 + change, atol=1e-5, rtol=1e-5)
+
+
+def test_names_are_those_of_the_config() -> None:
+    assert ("lora", *TRAINING_FREE) == INVERSIONS
+    assert tuple(RULES) == INVERSION_RULES
+    with pytest.raises(UserError, match=r"inversion: expected one of lora, euler.*found flowedti"):
+        build_inversion("flowedti", "difference", 1.0)
