@@ -70,6 +70,23 @@ def pair_people(name: str) -> tuple[People, People]:
     return with_attribute(people, attribute, before), with_attribute(people, attribute, after)
 
 
+def portrait_people(count: int) -> People:
+    """People that stand for photographs, every edit absent or where its pairs begin: each can be put on.
+
+    Args:
+        count: how many; the first of REAL, so that no other set has them.
+    """
+    people = sample_people(REAL[:count])
+    for name, value in NEUTRAL.items():
+        people = with_attribute(people, name, ENDS.get(name, (value, 1.0))[0])
+    return people
+
+
+def with_edit(people: People, name: str) -> People:
+    """The same people with an edit as far as its pairs go: what a perfect edit of their pictures shows."""
+    return with_attribute(people, name, ENDS.get(name, (0.0, 1.0))[1])
+
+
 def all_files() -> Iterator[tuple[Path, People]]:
     """Every file, relative to the datasets' folder, with the person to render into it."""
     for name in [*PEOPLE, *(f"{name}_single" for name in PEOPLE)]:

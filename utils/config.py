@@ -20,7 +20,7 @@ from yaml import YAMLError
 from utils.errors import UserError, nearest
 from utils.runs import Run, expand_runs
 from utils.schema import KEYS, Config, coerce, contradictions
-from utils.yaml_files import load_yaml, shorten
+from utils.yaml_files import find_yaml, load_yaml, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BASES = REPOSITORY / "train" / "config" / "base"
+"""The base models' YAMLs, for every folder of studies without a base/ of its own."""
 
 
 def parse_args(argv: Sequence[str] | None = None, description: str = "") -> argparse.Namespace:
@@ -71,11 +73,12 @@ def load_config(
     unchecked. All faults come together in one `UserError`: a missing YAML or base, unknown keys, wrong types,
     values out of range, keys that contradict each other.
     """
-    study_path = _yaml_in(config_dir, name, "config")
+    study_path = find_yaml(config_dir, name, "config")
     study = _read_yaml(study_path)
     command, faults = _parse_overrides(overrides)
     base = command.get("base", study.get("base", Config().base))
-    base_path = _yaml_in(config_dir / "base", str(base), "base")
+    own_bases = config_dir / "base"
+    base_path = find_yaml(own_bases if own_bases.is_dir() else BASES, str(base), "base")
     layers = {
         f"base/{base_path.name}": _read_yaml(base_path),
         study_path.name: study,
@@ -93,17 +96,6 @@ def save_config(config: Config, path: Path) -> None:
     """Write every key with its resolved value as YAML, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
-
-
-def _yaml_in(folder: Path, name: str, what: str) -> Path:
-    path = folder / f"{name.removesuffix('.yaml')}.yaml"
-    if path.is_file():
-        return path
-    there = sorted(other.stem for other in folder.glob("*.yaml"))
-    listing = ", ".join(there) if there else "none"
-    raise UserError(
-        f"{what} {name!r}: expected a file {path}, found none{nearest(name, there)}; there are: {listing}"
-    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

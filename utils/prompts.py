@@ -22,7 +22,8 @@ class SliderPrompt:
         unconditional: the opposite of positive.
         neutral: where the guidance starts from, as a rule the target itself.
         action: enhance or erase.
-        guidance_scale: eta, the strength of the guidance along positive - unconditional, more than 0.
+        guidance_scale: eta, the strength of the guidance along positive - unconditional, more than 0; the
+            same in all entries of a file.
         resolution: pixels a side, a positive multiple of 16.
         batch_size: images a step.
     """
@@ -68,7 +69,7 @@ def load_slider_prompts(path: Path) -> list[SliderPrompt]:
 
     Raises:
         UserError: a missing or unreadable file, and every missing or unknown field, wrong type or value, all
-            in one error: a field left out is never filled in.
+            in one error: a field left out is never filled in. Also entries of unequal guidance_scale.
     """
     entries = load_yaml(path)
     if not isinstance(entries, list) or not entries:
@@ -82,6 +83,11 @@ def load_slider_prompts(path: Path) -> list[SliderPrompt]:
             prompts.extend(_expand(entry))
     if faults:
         raise UserError(f"{path}: {'; '.join(faults)}")
+    etas = sorted({prompt.guidance_scale for prompt in prompts})
+    if len(etas) > 1:
+        raise UserError(
+            f"{path}: guidance_scale: expected the same in all entries, found {', '.join(map(str, etas))}"
+        )
     return prompts
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ from utils.config import (
     resolve_model_path,
 )
 from utils.errors import UserError
+from utils.prompts import SliderPrompt, load_slider_prompts
 from utils.targets import TARGETS
+from utils.yaml_files import find_yaml
 
 if TYPE_CHECKING:
     from utils.flux import Flux, PromptEmbeds
@@ -73,6 +75,41 @@ def prepare(argv: Sequence[str] | None, description: str, methods: Mapping[str, 
         arguments=[f"--c={args.c}", *args.overrides],
         dry_run=args.dry_run,
     )
+
+
+def prepare_sliders(
+    argv: Sequence[str] | None, description: str, methods: Mapping[str, str]
+) -> tuple[Study, dict[str, list[SliderPrompt]]]:
+    """Read a text-slider script's command line, its study, and datasets_folder/DATASET.yaml for each dataset.
+
+    The eta of a text slider is its prompt file's guidance_scale. It becomes the cfg_eta of the dataset's
+    runs, over what the base and the study's YAML give, so that names and saved configs tell the truth.
+
+    Args:
+        argv, description, methods: as in `prepare`.
+
+    Returns:
+        The study, and the prompts of each dataset.
+
+    Raises:
+        UserError: as `prepare`; for a prompt file that is missing or at fault; for another cfg_eta on the
+            command line.
+        SystemExit: as `prepare`.
+    """
+    study = prepare(argv, description, methods)
+    config = study.config
+    paths = {name: find_yaml(Path(config.datasets_folder), name, "datasets") for name in config.datasets}
+    prompts = {name: load_slider_prompts(path) for name, path in paths.items()}
+    etas = {name: float(of_file[0].guidance_scale) for name, of_file in prompts.items()}
+    if any(argument.startswith("cfg_eta=") for argument in study.arguments):
+        for name, eta in etas.items():
+            if eta != config.cfg_eta:
+                raise UserError(
+                    f"command line: cfg_eta: expected {eta}, the guidance_scale in {paths[name]}, "
+                    f"found {config.cfg_eta}; a text slider's eta is set there"
+                )
+    runs = [replace(run, config=replace(run.config, cfg_eta=etas[run.dataset])) for run in study.runs]
+    return replace(study, runs=runs), prompts
 
 
 def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]]) -> None:

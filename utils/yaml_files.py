@@ -1,4 +1,4 @@
-"""Reading YAML: plain content in, one line of error out."""
+"""Finding and reading YAML: plain content in, one line of error out."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,23 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from utils.errors import UserError
+from utils.errors import UserError, nearest
+
+
+def find_yaml(folder: Path, name: str, what: str) -> Path:
+    """The YAML `name`, with or without .yaml, of a folder.
+
+    Raises:
+        UserError: it is not there; the line begins with `what`, the key that named it, and tells which are.
+    """
+    path = folder / f"{name.removesuffix('.yaml')}.yaml"
+    if path.is_file():
+        return path
+    there = sorted(other.stem for other in folder.glob("*.yaml"))
+    listing = ", ".join(there) if there else "none"
+    raise UserError(
+        f"{what} {name!r}: expected a file {path}, found none{nearest(name, there)}; there are: {listing}"
+    )
 
 
 def load_yaml(path: Path) -> Any:

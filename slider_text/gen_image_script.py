@@ -1,0 +1,24 @@
+"""Generate with trained text sliders: sweep scales and skips for every run of a study, as train/ does.
+
+python gen_image_script.py --c=slider_text
+python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=8
+"""
+
+from collections.abc import Sequence
+
+import _path  # noqa: F401
+from generate_study import generate_study
+from train_slider_text_script import METHODS
+
+from utils.errors import run_cli
+from utils.runner import prepare_sliders
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Generate; the exit status as in `run_all`."""
+    study, _ = prepare_sliders(argv, __doc__ or "", METHODS)
+    return generate_study(study, "train_slider_text_script.py")
+
+
+if __name__ == "__main__":
+    run_cli(main)

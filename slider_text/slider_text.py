@@ -1,0 +1,28 @@
+"""Text sliders, a baseline: one adapter learns the direction between two prompts, without any image.
+
+Rectified flow, on the base model's own half-made images (Concept Sliders, arXiv 2311.12092).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from utils.batches import TextBatches
+from utils.flux import Flux, PromptEmbeds
+from utils.objectives import TextSlider
+from utils.prompts import SliderPrompt
+from utils.runs import Run
+from utils.trainer import TrainResult, train
+
+
+def train_run(
+    run: Run, flux: Flux, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds]
+) -> TrainResult:
+    """Train one run on its prompts, each time under the target prompt of the entry drawn.
+
+    Args:
+        run: names, paths, settings.
+        flux: the base model.
+        prompts: the entries of the run's prompt file.
+        embeds: of all their texts.
+    """
+    batches = TextBatches(flux, prompts, embeds, run.config)
+    return train(run, flux, batches, TextSlider(), embeds[prompts[0].target])

@@ -1,0 +1,51 @@
+"""Learn edits from words, without pairs: train every run of a study of text sliders.
+
+python train_slider_text_script.py --c=slider_text
+python train_slider_text_script.py --c=slider_text train_iteration=100 datasets=[smile] --dry-run
+
+A dataset is a file of prompts, datasets_folder/DATASET.yaml; its guidance_scale is eta, the runs' cfg_eta.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from utils.config import check_writable
+from utils.errors import run_cli
+from utils.runner import list_runs, load_base, prepare_sliders, run_all
+from utils.runs import Run
+
+# python_name, which is a script beside this one with a train_run, and what it is
+METHODS = {"slider_text": "text sliders: the base model's own direction between two prompts"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; the exit status as in `run_all`."""
+    study, prompts = prepare_sliders(argv, __doc__ or "", METHODS)
+    if study.dry_run:
+        list_runs(study.runs, _paths)
+        return 0
+    for run in study.runs:
+        check_writable(run.folder)
+    texts = [text for of_file in prompts.values() for prompt in of_file for text in prompt.texts]
+    flux, embeds = load_base(study, texts)
+    method = import_module(study.config.python_name)
+
+    def train_one(run: Run) -> Path:
+        return method.train_run(run, flux, prompts[run.dataset], embeds).weights_path
+
+    return run_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}")
+
+
+def _paths(run: Run) -> dict[str, Path]:
+    return {
+        "prompts": Path(run.config.datasets_folder) / f"{run.dataset}.yaml",
+        "weights": run.weights_path(),
+        "reference": run.reference_path(),
+    }
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,64 @@
+"""The table of edited photographs, on a miniature FLUX and a probe that sees brightness."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TRAIN, Script
+
+from tinyflux.people import ATTRIBUTES
+from tinyflux.render import render
+from utils.schema import INVERSIONS
+
+
+@pytest.fixture
+def table(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """The script on the study `real`, with a trained edit, portraits shrunk to the miniature's size."""
+    (site / "config/real.yaml").write_text(
+        "base: mini\npython_name: train_image_real\ndevice: cpu\nlr: 0.05\ntrain_iteration: 2\n"
+        "save_per_steps: 2\nscales: 0,1\nskips: 1\n"
+    )
+    assert script("train_image_script", "--c=mini", "datasets=age", "lr=0.05")[0] == 0
+    next(Path("output").rglob("*2epoch.safetensors")).rename("edit.safetensors")
+    monkeypatch.syspath_prepend(str(TRAIN / "eval_scripts"))
+
+    def small(people: dict) -> torch.Tensor:
+        return torch.nn.functional.interpolate(render(people), size=(32, 32), mode="area")
+
+    class Probe:
+        def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {name: images.mean(dim=(1, 2, 3)) / 2 + 0.5 for name in ATTRIBUTES}
+
+    monkeypatch.setattr("tinyflux.render.render", small)
+    monkeypatch.setattr("tinyflux.probe.load_probe", Probe)
+    return lambda *arguments: script("real_table", "--c=real", *arguments)
+
+
+def test_every_inversion_is_measured(table: Script) -> None:
+    status, out, err = table("--edit", "age=edit.safetensors", "--portraits=2")
+    assert status == 0, err
+    written = json.loads(Path("output/eval/real/table.json").read_text())
+    assert [(row["inversion"], row["scale"]) for row in written["rows"]] == [
+        (name, scale) for name in INVERSIONS for scale in (0.0, 1.0)
+    ]
+    for at_zero, at_one in zip(written["rows"][::2], written["rows"][1::2], strict=True):
+        assert math.isfinite(at_zero["reconstruction_psnr"])
+        assert at_zero["reconstruction_psnr"] == at_one["reconstruction_psnr"]
+        assert at_zero["edit_psnr"] != at_one["edit_psnr"]
+    assert len(list(Path("output/models/image/portraits").rglob("*2epoch.safetensors"))) == 2
+    assert Path("output/eval/real/table.md").read_text().split("\n\n")[0] in out
+
+
+def test_bad_options_are_told(table: Script, loads: list) -> None:
+    loads.clear()
+    for option in ("--edit=age", "--inversions=eulre"):
+        status, _, err = table("--edit", "age=edit.safetensors", option)
+        assert status == 2
+        assert "expected" in err
+    status, _, err = table("--edit", "age=none.safetensors")
+    assert (status, loads) == (2, [])
+    assert "--edit age: expected a LoRA file, found none at none.safetensors" in err

@@ -1,0 +1,218 @@
+"""Measure edits of photographs against the truth, inversion by inversion: portraits that the base never saw.
+
+The face world renders each portrait before and after the edit, so the right answer is known. One row for each
+inversion, edit, skip and scale: PSNR of the reconstruction against the portrait and of the edit against the
+true edit, how far the probe sees the attribute move (1 = as far as in the truth), and how far it sees all
+attributes from the truth on average, in units of their range.
+
+cd train
+python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edit smile=LORA skips=[8,14]
+
+options of its own:
+  --edit NAME=FILE    an attribute and the LoRA that edits it; as many as you like
+  --portraits N       how many (32)
+  --inversions LIST   names as in `inversion` (all of them); lora trains one LoRA a portrait, and keeps it
+  --out FOLDER        where table.md and table.json go (output/eval/real)
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import _path  # noqa: F401
+from train_image_real_script import METHODS
+
+from utils.config import Config, check_writable
+from utils.errors import UserError, nearest, run_cli
+from utils.runner import Study, load_base, prepare
+from utils.runs import RealRun, expand_runs
+from utils.schema import INVERSIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from utils.flux import Flux, PromptEmbeds
+    from utils.generate import Sweep
+
+
+@dataclass(frozen=True)
+class Row:
+    """One inversion, edit, skip and scale; means over portraits; seconds with training, if any."""
+
+    inversion: str
+    edit: str
+    skip: int
+    scale: float
+    reconstruction_psnr: float
+    edit_psnr: float
+    moved: float
+    error: float
+    seconds: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the table; 0 as the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    options, study_arguments = _options(argv)
+    study = prepare(study_arguments, __doc__ or "", METHODS)
+    for name, path in options.edit.items():
+        if not path.is_file():
+            raise UserError(f"--edit {name}: expected a LoRA file, found none at {path}")
+    check_writable(options.out)
+    flux, embeds = load_base(study, ["", *study.config.prompt])
+    rows: list[Row] = []
+    command = shlex.join(["python", "eval_scripts/real_table.py", *argv])
+    for inversion in options.inversions:
+        rows += measure_inversion(study, flux, embeds, inversion, options.edit, options.portraits)
+        table = write_table(rows, options.portraits, options.out, command)
+    print(table)
+    return 0
+
+
+def measure_inversion(
+    study: Study,
+    flux: "Flux",
+    embeds: "dict[str, PromptEmbeds]",
+    inversion: str,
+    edits: dict[str, Path],
+    portraits: int,
+) -> list[Row]:
+    """The rows of one inversion: every edit on every portrait."""
+    from train_image_real import train_run
+
+    from tinyflux.datasets import portrait_people, with_edit
+    from tinyflux.render import render
+    from utils.figures import to_images
+    from utils.generate import applied_lora, edit_photo
+    from utils.photos import Photo
+
+    config = replace(study.config, inversion=inversion)
+    people = portrait_people(portraits)
+    before = render(people) * 2 - 1
+    rows = []
+    for name, path in edits.items():
+        sweeps, started = [], time.perf_counter()
+        with applied_lora(flux.transformer, path):
+            for index, pixels in enumerate(before):
+                run = _run(config, index)
+                photo = Photo(to_images(pixels[None])[0], pixels)
+                if inversion == "lora" and not run.lora_path.is_file():
+                    train_run(run, flux, photo, embeds[""])
+                with ExitStack() as loras:
+                    if inversion == "lora":
+                        loras.enter_context(applied_lora(flux.transformer, run.lora_path, "inversion"))
+                    sweeps.append(edit_photo(run, flux, photo, index, embeds[run.prompt]))
+        truth = render(with_edit(people, name)) * 2 - 1
+        seconds = (time.perf_counter() - started) / portraits
+        rows += _rows(inversion, name, config, sweeps, before, truth, seconds)
+    return rows
+
+
+def _rows(
+    inversion: str,
+    name: str,
+    config: Config,
+    sweeps: "Sequence[Sweep]",
+    before: "Tensor",
+    truth: "Tensor",
+    seconds: float,
+) -> list[Row]:
+    """One row for each skip and scale of an edit's sweeps."""
+    import torch
+
+    from tinyflux.probe import load_probe
+    from utils.metrics import leakage, psnr
+
+    read = load_probe().read
+    at_start, at_truth = read(before), read(truth)
+    difference = (at_truth[name] - at_start[name]).mean()
+    rows = []
+    for skip in config.skips:
+        images = {scale: torch.cat([sweep[skip][scale] for sweep in sweeps]) for scale in sweeps[0][skip]}
+        for scale in config.scales:
+            readings = read(images[scale])
+            errors = leakage(readings, at_truth, ())
+            rows.append(
+                Row(
+                    inversion,
+                    name,
+                    skip,
+                    scale,
+                    psnr(images[0.0], before).mean().item(),
+                    psnr(images[scale], truth).mean().item(),
+                    ((readings[name] - at_start[name]).mean() / difference).item(),
+                    torch.stack([error.mean() for error in errors.values()]).mean().item(),
+                    seconds,
+                )
+            )
+    return rows
+
+
+def write_table(rows: Sequence[Row], portraits: int, folder: Path, command: str) -> str:
+    """Write table.md and table.json; returns the table."""
+    from utils.metrics import markdown_table
+
+    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "edit dB", "moved", "error", "s"]
+    table = markdown_table(
+        header,
+        [
+            [
+                *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
+                *(f"{row.reconstruction_psnr:.1f}", f"{row.edit_psnr:.1f}", f"{row.moved:.0%}"),
+                *(f"{row.error:.3f}", f"{row.seconds:.1f}"),
+            ]
+            for row in rows
+        ],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(f"{table}\n{portraits} portraits.\n\n    {command}\n", encoding="utf-8")
+    content = {"command": command, "portraits": portraits, "rows": [asdict(row) for row in rows]}
+    (folder / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return table
+
+
+def _run(config: Config, index: int) -> RealRun:
+    """A portrait's run; its LoRA lies where a photograph's of the dataset `portraits` would."""
+    own = replace(config, datasets=["portraits"], noise_scales=config.noise_scales[:1])
+    (run,) = expand_runs(own)
+    return RealRun(run.config, run.dataset, run.noise_scale, run.version, Path(f"{index}.png"))
+
+
+def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This script's own options, and the arguments left for the study."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--edit", type=_edit, action="append", required=True)
+    parser.add_argument("--portraits", type=int, default=32)
+    parser.add_argument("--inversions", type=_inversions, default=list(INVERSIONS))
+    parser.add_argument("--out", type=Path, default=Path("output/eval/real"))
+    options, rest = parser.parse_known_args(argv)
+    options.edit = dict(options.edit)
+    return options, rest
+
+
+def _edit(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not path:
+        raise argparse.ArgumentTypeError(f"expected ATTRIBUTE=FILE, found {text!r}")
+    return name, Path(path)
+
+
+def _inversions(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in INVERSIONS:
+            raise argparse.ArgumentTypeError(
+                f"expected names out of {', '.join(INVERSIONS)}, found {name!r}{nearest(name, INVERSIONS)}"
+            )
+    return names
+
+
+if __name__ == "__main__":
+    run_cli(main)
