@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TRAIN, Script, command
+from PIL import Image
 
 from utils.adapters import adapter_names
 from utils.config import Run, read_config
@@ -138,6 +139,16 @@ def test_a_failing_run_is_reported_and_the_others_go_on(
     assert f"failed: {RUN.format('age')}: {lora}: expected a LoRA file" in err
     assert list(Path("output/eval/image/smile").rglob("6666.png"))
     assert script("gen_image_script", "--c=mini", "datasets=age")[0] == 2
+
+
+def test_a_gif_of_the_slider_for_each_seed_and_skip(site: Path, script: Script) -> None:
+    script("train_image_script", "--c=mini", "datasets=age")
+    wanted = ("datasets=age", "save_gif=1", "skips=[1,2]", "count_gen=1")
+    assert script("gen_image_script", "--c=mini", *wanted)[0] == 0
+    gifs = sorted(Path("output/eval/image").rglob("*.gif"))
+    assert [path.name for path in gifs] == ["6666_skip1.gif", "6666_skip2.gif"]
+    with Image.open(gifs[0]) as gif:
+        assert gif.n_frames == 4  # scales -1, 0, 0.5 and back over 0
 
 
 def test_an_interrupt_ends_the_sweep(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:

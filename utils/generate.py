@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from utils.adapters import remove_adapter
 from utils.config import Config, Run
-from utils.figures import Grid, draw_grid, to_images
+from utils.figures import Grid, draw_grid, save_gif, to_images
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.inversion import build_inversion
 from utils.lora_files import load_lora
@@ -181,7 +181,7 @@ def write_images(
 
 
 def write_seed(run: Run, seed: int, images: Mapping[int, Mapping[float, Image.Image]], note: str) -> Path:
-    """Write one seed's images by skip and scale, and their grid with `note` in its caption.
+    """Write one seed's images by skip and scale, their grid with `note` in its caption, and GIFs if wanted.
 
     Returns:
         The grid's path.
@@ -203,6 +203,9 @@ def write_seed(run: Run, seed: int, images: Mapping[int, Mapping[float, Image.Im
     )
     tile = min(max(config.resolution, 256), 512)
     draw_grid(grid, tile).save(run.grid_path(seed))
+    for skip, by_scale in images.items():
+        if config.save_gif and len(by_scale) > 1:
+            save_gif([by_scale[scale] for scale in sorted(by_scale)], run.gif_path(seed, skip))
     return run.grid_path(seed)
 
 

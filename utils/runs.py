@@ -112,6 +112,10 @@ class Run:
         """One seed's captioned grid: a column a scale, a row a skip."""
         return self.seeds_folder / f"{seed}.png"
 
+    def gif_path(self, seed: int, skip: int) -> Path:
+        """One seed's slider moving, such as 6666_skip14.gif."""
+        return self.seeds_folder / f"{seed}_skip{skip}.gif"
+
     @property
     def prompt(self) -> str:
         """This dataset's prompt, for when use_prompts_file is off."""

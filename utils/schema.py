@@ -83,6 +83,7 @@ class Config:
     count_gen: int = 2  # images (seeds) for each run and skip
     skips: list[int] = field(default_factory=lambda: [14])  # step index from which the adapter is active
     scales: list[float] = field(default_factory=lambda: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    save_gif: bool = False  # beside a seed's grid, a GIF of the slider moving there and back for each skip
     output_folder_gen: str = "output/eval/image/"
 
     # real images
