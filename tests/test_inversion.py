@@ -117,19 +117,44 @@ def test_second_order_reconstructs_better(photo) -> None:
     assert error("fireflow") < error("euler") / 5
 
 
-def test_rf_inversion_reaches_noise_and_returns(photo) -> None:
+def test_rf_inversion_reaches_the_noise(photo) -> None:
+    """With gamma = 1 the way up is the straight line to the noise, wherever it ends."""
     x_0, noise = photo
-    edits = RFInversion(gamma=1.0, eta=1.0, held=1.0).edit(fields, x_0, SIGMAS, 0, [0.0, 1.0], noise)
-    torch.testing.assert_close(edits[0.0], x_0, atol=1e-4, rtol=1e-4)  # steered all the way
-    torch.testing.assert_close(edits[1.0], x_0, atol=1e-4, rtol=1e-4)
-    free = RFInversion(gamma=0.0, eta=0.0).edit(fields, x_0, SIGMAS, 10, [0.5], noise)
-    euler = Backwards(euler_step).edit(fields, x_0, SIGMAS, 10, [0.5], noise)
-    torch.testing.assert_close(free[0.5], euler[0.5])
+    for skip in (0, 10):
+        reached = RFInversion(gamma=1.0).up(fields({}), x_0, SIGMAS[skip:].flip(0), noise)
+        torch.testing.assert_close(reached, torch.lerp(x_0, noise, SIGMAS[skip]), atol=1e-5, rtol=1e-5)
 
 
-def test_flowedit_leaves_the_photograph_and_transports_by_the_difference(photo) -> None:
+def test_rf_inversion_matches_a_slow_loop(photo) -> None:
     x_0, noise = photo
-    edits = FlowEdit().edit(fields, x_0, SIGMAS, 10, [0.0, 1.0], noise)
+    skip, x = 10, photo[0]
+    for i in range(27, skip - 1, -1):  # from SIGMAS[i + 1] up to SIGMAS[i]
+        v = 0.5 * (0.5 * x + SIGMAS[i]) + 0.5 * (noise - x) / (1 - SIGMAS[i + 1])
+        x = x + (SIGMAS[i] - SIGMAS[i + 1]) * v
+    for i in range(skip, 28):
+        v = 0.5 * x + SIGMAS[i] - 0.8
+        if i < skip + 9:  # half of the 18 steps
+            v = 0.1 * v + 0.9 * (x - x_0) / SIGMAS[i]
+        x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
+    edits = RFInversion().edit(fields, x_0, SIGMAS, skip, [1.0], noise)
+    torch.testing.assert_close(edits[1.0], x, atol=1e-5, rtol=1e-5)
+
+
+def test_noise_matters_where_it_is_said_to(photo) -> None:
+    x_0, noise = photo
+
+    def curved(scales: Mapping[str, float]) -> VelocityFn:
+        return lambda x, sigma: x**2 / 4 - 0.5 * scales.get("semantic", 0.0) * x
+
+    for inversion in METHODS:
+        first, second = (inversion.edit(curved, x_0, SIGMAS, 10, [1.0], eps)[1.0] for eps in (noise, -noise))
+        assert torch.equal(first, second) != inversion.uses_noise
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_flowedit_leaves_the_photograph_and_transports_by_the_difference(photo, draws: int) -> None:
+    x_0, noise = photo
+    edits = FlowEdit(draws).edit(fields, x_0, SIGMAS, 10, [0.0, 1.0], noise)
     assert torch.equal(edits[0.0], x_0)
     # the difference of the velocities is (z - x_0) / 2 - 0.8, whatever the noise
     change = euler_sample(lambda z, sigma: 0.5 * z - 0.8, torch.zeros_like(x_0), SIGMAS, 10)

@@ -24,7 +24,7 @@ def photos(site: Path, script: Script) -> Path:
     """The study `real` on two photographs, a wide and a tall one, and a trained edit."""
     (site / "config/real.yaml").write_text(
         "base: mini\npython_name: train_image_real\ndevice: cpu\ndatasets: real\nlr: 0.05\n"
-        f"train_iteration: 2\nsave_per_steps: 2\nscales: 0,1,-1\nsemantic_lora_path: {EDIT}\ncount_gen: 1\n"
+        f"train_iteration: 2\nsave_per_steps: 2\nscales: 0,1,-1\nsemantic_lora_path: {EDIT}\ncount_gen: 2\n"
     )
     (site / "datasets/real/source").mkdir(parents=True)
     for stem, size in (("610", (48, 32)), ("wide", (32, 56))):
@@ -37,7 +37,8 @@ def photos(site: Path, script: Script) -> Path:
 
 
 def edits(stem: str, inversion: str) -> Path:
-    return Path("output/eval/image/real", NAME.format(stem), f"edit_{inversion}")
+    name = f"edit_image_of_a_person_{inversion}" + ("_difference_0.75w" if inversion == "lora" else "")
+    return Path("output/eval/image/real", NAME.format(stem), name)
 
 
 def test_train_then_edit(photos: Path, script: Script, loads: list) -> None:
@@ -46,7 +47,7 @@ def test_train_then_edit(photos: Path, script: Script, loads: list) -> None:
     for stem in ("610", "wide"):
         folder = Path("output/models/image/real", NAME.format(stem))
         assert {path.suffix for path in folder.glob(f"real_{stem}_4inf_2epoch.*")} == {".pt", ".safetensors"}
-    assert out.endswith("next: python gen_image_real_script.py --c=real\n")
+    assert out.endswith("next: python gen_image_real_script.py --c=real inversion=lora\n")
 
     status, out, err = script("gen_image_real_script", "--c=real", "skips=[0,2]")
     assert status == 0, err
@@ -71,11 +72,15 @@ def test_training_free_inversions_need_no_training(photos: Path, script: Script,
         for scale in ("0.00", "1.00", "-1.00")
     ]
     assert len(set(images)) == 3
+    by_chance = inversion in ("rf_inversion", "flowedit")
+    assert len(list(edits("610", inversion).glob("*.png"))) == (2 if by_chance else 1)
     assert not edits("wide", inversion).exists()
 
 
 BAD = {
     "image_ids=[611]": ("image_ids: expected images of", "'611'", "did you mean '610'", "610, wide"),
+    "image_ids=[0610]": ("image_ids: expected images of", "'0610'"),
+    "image_ids=[610,610]": ("datasets, image_ids: expected a name for each run", "twice"),
     "inversion=flowedti": ("inversion: expected one of lora, euler", "flowedti"),
     "inversion_rule=sum": ("inversion_rule: expected one of difference, joint, authors",),
     "semantic_lora_path=": ("semantic_lora_path: expected a LoRA file", "none given"),

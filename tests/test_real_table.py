@@ -55,10 +55,19 @@ def test_every_inversion_is_measured(table: Script) -> None:
 
 def test_bad_options_are_told(table: Script, loads: list) -> None:
     loads.clear()
-    for option in ("--edit=age", "--inversions=eulre"):
+    twice = "--edit=age=edit.safetensors"
+    for option in ("--edit=age", "--edit=agee=x", "--inversions=eulre", "--portraits=0", twice):
         status, _, err = table("--edit", "age=edit.safetensors", option)
         assert status == 2
         assert "expected" in err
     status, _, err = table("--edit", "age=none.safetensors")
     assert (status, loads) == (2, [])
     assert "--edit age: expected a LoRA file, found none at none.safetensors" in err
+    assert "expected at least one" in table()[2]
+
+
+def test_a_dry_run_loads_nothing(table: Script, loads: list) -> None:
+    loads.clear()
+    status, out, _ = table("--edit", "age=edit.safetensors", "--dry-run")
+    assert (status, loads) == (0, [])
+    assert "flowedit x age" in out

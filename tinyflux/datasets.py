@@ -74,7 +74,7 @@ def portrait_people(count: int) -> People:
     """People that stand for photographs, every edit absent or where its pairs begin: each can be put on.
 
     Args:
-        count: how many; the first of REAL, so that no other set has them.
+        count: how many; the first of REAL, which no training has.
     """
     people = sample_people(REAL[:count])
     for name, value in NEUTRAL.items():

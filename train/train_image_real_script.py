@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def train_one(run: RealRun) -> Path:
         return train_run(run, flux, photos[run.name], embeds[""]).weights_path
 
-    return run_all(runs, train_one, f"next: {study.command('gen_image_real_script.py')}")
+    return run_all(runs, train_one, f"next: {study.command('gen_image_real_script.py')} inversion=lora")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from utils.errors import UserError, nearest
 from utils.runs import Run, expand_runs
@@ -114,10 +114,15 @@ def _parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str
             faults.append(f"command line: expected key=value, found {override!r}")
         elif KEYS.get(key) is str or (KEYS.get(key) == list[str] and not text.startswith("[")):
             values[key] = text
+        elif KEYS.get(key) == list[str]:  # entries stay as they are written: 0610 is no number
+            try:
+                values[key] = yaml.load(text, Loader=yaml.BaseLoader)
+            except yaml.YAMLError:
+                faults.append(f"command line: {key}: expected a list, found {text!r}")
         else:
             try:
                 values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload, index]
-            except (YAMLError, OmegaConfBaseException):
+            except (yaml.YAMLError, OmegaConfBaseException):
                 faults.append(f"command line: {key}: expected a YAML value, found {text!r}")
     return values, faults
 

@@ -20,7 +20,7 @@ from utils.adapters import remove_adapter
 from utils.config import Config, Run
 from utils.figures import Grid, draw_grid, save_gif, to_images
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
-from utils.inversion import build_inversion
+from utils.inversion import Inversion, build_inversion
 from utils.lora_files import load_lora
 from utils.photos import Photo
 from utils.runs import RealRun
@@ -209,6 +209,11 @@ def write_seed(run: Run, seed: int, images: Mapping[int, Mapping[float, Image.Im
     return run.grid_path(seed)
 
 
+def inversion_of(config: Config) -> Inversion:
+    """The inversion that a study asks for."""
+    return build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
+
+
 def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep:
     """Edit a photograph with the adapters "semantic" and, for `inversion: lora`, "inversion" now there.
 
@@ -223,7 +228,6 @@ def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: Prompt
         {skip: {scale: pixels (1, 3, H, W)}}; scale 0, the reconstruction, is always among them.
     """
     config = run.config
-    inversion = build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
     x_0 = flux.encode_images(photo.pixels[None])
     noise = initial_noise([seed], x_0.shape[1:]).to(flux.device)
     sigmas = flux.sigmas(config.num_inference_steps, *x_0.shape[-2:])
@@ -231,7 +235,7 @@ def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: Prompt
     scales = list(dict.fromkeys([*config.scales, 0.0]))
     edits: Sweep = {}
     for skip in config.skips:
-        latents = inversion.edit(fields, x_0, sigmas, skip, scales, noise)
+        latents = inversion_of(config).edit(fields, x_0, sigmas, skip, scales, noise)
         edits[skip] = {scale: flux.decode_latents(edited).cpu() for scale, edited in latents.items()}
     return edits
 
@@ -246,7 +250,12 @@ def write_photo_edits(run: RealRun, seed: int, photo: Photo, edits: Sweep) -> Pa
         skip: {scale: to_images(by_scale[scale])[0] for scale in run.config.scales}
         for skip, by_scale in edits.items()
     }
-    note = f"{run.photograph}, inversion {run.config.inversion}\n{run.config.semantic_lora_path}"
+    config = run.config
+    beside = (
+        f" ({config.inversion_rule}, w {config.semantic_cfg_scale:g})" if config.inversion == "lora" else ""
+    )
+    note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{run.prompt}"'
+    note += f"\n{config.semantic_lora_path}"
     grid = write_seed(run, seed, squares, note)
     for skip, by_scale in edits.items():
         for scale in run.config.scales:

@@ -1,7 +1,8 @@
 """From a photograph to its edits: an inversion finds where it lies in the flow, a slider moves it from there.
 
 Every method here works on any velocity field, a FLUX transformer or a lambda, behind one call: photograph's
-latents in, latents at every slider scale out, continuous in the scale, and scale 0 is the reconstruction.
+latents in, latents at every slider scale out, and scale 0 is the reconstruction. All but the authors' own
+rule are continuous in the scale.
 Convention: `sigma` in [0, 1], 1 = noise, velocity = d x_t / d sigma. A new method is one class and one line
 in TRAINING_FREE.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +34,11 @@ Fields = Callable[[Mapping[str, float]], VelocityFn]
 class Inversion(Protocol):
     """A way to edit photographs."""
 
+    @property
+    def uses_noise(self) -> bool:
+        """Whether another noise gives another edit."""
+        ...
+
     def edit(
         self, fields: Fields, x_0: Tensor, sigmas: Tensor, skip: int, scales: Sequence[float], noise: Tensor
     ) -> dict[float, Tensor]:
@@ -42,7 +48,7 @@ class Inversion(Protocol):
             fields: the velocity with the adapter "semantic" (and "inversion", for `Lora`) at given scales.
             x_0: clean latents (B, C, h, w) of B photographs.
             sigmas: (N + 1,) falling from 1 to 0.
-            skip: step index from which the edit acts, in 0..N - 1.
+            skip: step index from which the edit acts, in 0..N; N edits nothing.
             scales: slider scales, of either sign.
             noise: standard normal, like x_0; methods without chance don't look at it.
 
@@ -88,6 +94,7 @@ class Lora:
         weight: w, `semantic_cfg_scale`.
     """
 
+    uses_noise: ClassVar[bool] = True
     rule: str = "difference"
     weight: float = 0.75
 
@@ -125,7 +132,7 @@ def euler_step(
 def midpoint_step(
     velocity: VelocityFn, x: Tensor, sigma: Tensor, sigma_next: Tensor, memory: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """x' = x + h v + h^2 / 2 dv/dsigma, h = sigma' - sigma       (RF-Solver, arXiv 2411.04746, equation 8)
+    """x' = x + h v + h^2 / 2 dv/dsigma, h = sigma' - sigma       (RF-Solver, arXiv 2411.04746)
 
     with dv/dsigma = (v(x + h/2 v, sigma + h/2) - v) / (h/2), which makes it the midpoint rule.
     """
@@ -158,6 +165,7 @@ class Backwards:
         step: of either direction.
     """
 
+    uses_noise: ClassVar[bool] = False
     step: Step
 
     def edit(
@@ -190,6 +198,7 @@ class RFInversion:
         held: share of the steps down, from the first, in which eta acts.
     """
 
+    uses_noise: ClassVar[bool] = True
     gamma: float = 0.5
     eta: float = 0.9
     held: float = 0.5
@@ -200,10 +209,7 @@ class RFInversion:
         """See `Inversion.edit`."""
         base, down = fields({}), sigmas[skip:]
         release = down[round(self.held * (len(down) - 1))]
-
-        def steered_up(x: Tensor, sigma: Tensor) -> Tensor:
-            to_noise = (noise - x) / (1 - _per_image(sigma, x)).clamp(min=1e-3)
-            return torch.lerp(base(x, sigma), to_noise, self.gamma)
+        x_skip = self.up(base, x_0, down.flip(0), noise)
 
         def steered_down(velocity: VelocityFn) -> VelocityFn:
             def steered(x: Tensor, sigma: Tensor) -> Tensor:
@@ -212,10 +218,18 @@ class RFInversion:
 
             return steered
 
-        x_skip = Backwards(euler_step).integrate(steered_up, x_0, down.flip(0))
         return {
             scale: euler_sample(steered_down(fields({"semantic": scale})), x_skip, down) for scale in scales
         }
+
+    @torch.no_grad()
+    def up(self, velocity: VelocityFn, x: Tensor, sigmas: Tensor, noise: Tensor) -> Tensor:
+        """Take x (B, ...) at sigmas[0] = 0 up through all of sigmas, steered to `noise` (B, ...)."""
+        for sigma, sigma_next in pairwise(sigmas):
+            v = velocity(x, sigma_next.expand(len(x)))  # at the level that sampling will leave from
+            to_noise = (noise - x) / (1 - sigma)
+            x = x + (sigma_next - sigma) * torch.lerp(v, to_noise, self.gamma)
+        return x
 
 
 # --- without inversion ---
@@ -228,33 +242,35 @@ class FlowEdit:
         x_source = (1 - sigma) x_0 + sigma noise
         x_edited = z + x_source - x_0                            z = x_0 at first
         dz/dsigma = v(x_edited; semantic s) - v(x_source)        averaged over `draws` noises a step
-    (FlowEdit, arXiv 2412.08629, equation 7 and algorithm 1; n_max = N - skip, n_min = 0.) At scale 0 the two
+    (FlowEdit, arXiv 2412.08629, algorithm 1; n_max = N - skip, n_min = 0.) At scale 0 the two
     velocities are one and z stays x_0: the reconstruction is exact.
 
     Attributes:
         draws: noises a step; their mean steadies the direction, each costs forward passes.
     """
 
+    uses_noise: ClassVar[bool] = True
     draws: int = 1
 
     @torch.no_grad()
     def edit(
         self, fields: Fields, x_0: Tensor, sigmas: Tensor, skip: int, scales: Sequence[float], noise: Tensor
     ) -> dict[float, Tensor]:
-        """See `Inversion.edit`. Further noises are `noise` shuffled, so that chance lies in it alone."""
+        """See `Inversion.edit`. Each step's noise is `noise` newly shuffled: chance lies in it alone."""
         generator = torch.Generator().manual_seed(0)
         moved = dict.fromkeys(scales, x_0)
         base = fields({})
         edited = {scale: fields({"semantic": scale}) for scale in scales if scale != 0}
         for sigma, sigma_next in pairwise(sigmas[skip:]):
-            level = sigma.expand(len(x_0))
+            level, change = sigma.expand(len(x_0)), dict.fromkeys(edited, torch.zeros_like(x_0))
             for _ in range(self.draws):
                 x_source = (1 - sigma) * x_0 + sigma * _shuffled(noise, generator)
                 v_source = base(x_source, level)
                 for scale, velocity in edited.items():
                     v_edited = velocity(moved[scale] + x_source - x_0, level)
-                    step = (sigma_next - sigma) / self.draws * (v_edited - v_source)
-                    moved[scale] = moved[scale] + step
+                    change[scale] = change[scale] + (v_edited - v_source) / self.draws
+            for scale in edited:
+                moved[scale] = moved[scale] + (sigma_next - sigma) * change[scale]
         return moved
 
 

@@ -188,7 +188,7 @@ class ImageSlider:
 
     positive loss  || v(x_t_target; +semantic) - velocity_target ||^2
     negative loss  || v(x_t_source; -semantic) - velocity_source ||^2
-    (Concept Sliders, arXiv 2311.12092, section 4.2: visual sliders), both under the same noise and sigma.
+    (Concept Sliders, arXiv 2311.12092, visual sliders), both under the same noise and sigma.
 
     Attributes:
         schedule: gives x_t and the velocity.
@@ -237,7 +237,7 @@ class TextSlider:
     velocity_target = v(start) + eta (v(positive) - v(negative))         without adapters
     velocity_target <- velocity_target ||v(positive)|| / ||velocity_target||      image by image
     semantic loss     || v(target; semantic) - velocity_target ||^2
-    (Concept Sliders, arXiv 2311.12092, equations 7 and 8, as velocities; the norm is matched as in its FLUX
+    (Concept Sliders, arXiv 2311.12092, as velocities; the norm is matched as in its FLUX
     version). `start` is the prompt that Concept Sliders calls neutral; with neutral = target, the usual case,
     it is v(target).
     """

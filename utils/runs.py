@@ -6,6 +6,7 @@ Names are the reference implementation's.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
@@ -146,9 +147,12 @@ class RealRun(Run):
 
     @property
     def seeds_folder(self) -> Path:
-        """The edits of one semantic LoRA by one inversion: a folder and a grid a seed."""
-        semantic = Path(self.config.semantic_lora_path).stem
-        return self.gen_folder / f"{semantic}_{self.config.inversion}"
+        """The edits of one semantic LoRA and prompt by one inversion: a folder and a grid a seed."""
+        config, semantic = self.config, Path(self.config.semantic_lora_path)
+        parts = [semantic.parent.name, semantic.stem, _slug(self.prompt), config.inversion]
+        if config.inversion == "lora":
+            parts += [config.inversion_rule, f"{config.semantic_cfg_scale:g}w"]
+        return self.gen_folder / "_".join(part for part in parts if part)
 
     @property
     def _image(self) -> str:
@@ -181,10 +185,7 @@ def expand_runs(config: Config) -> list[Run]:
                     prompts_file=[config.prompts_file[min(index, len(config.prompts_file) - 1)]],
                 )
                 runs.append(Run(own, dataset, noise_scale, version))
-    names = [run.name for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"datasets, noise_scales: expected a name for each run, found {name!r} twice")
+    _check_names(runs, "datasets, noise_scales")
     return runs
 
 
@@ -192,7 +193,7 @@ def expand_real_runs(config: Config) -> list[RealRun]:
     """List the runs of a study of photographs: datasets, then versions, then image_ids (none: all there are).
 
     Raises:
-        UserError: for a source folder without images, or an image id that is none of them.
+        UserError: for a source folder without images, an image id that is none of them, or one given twice.
     """
     runs = []
     for run in expand_runs(replace(config, noise_scales=config.noise_scales[:1])):
@@ -205,4 +206,13 @@ def expand_real_runs(config: Config) -> list[RealRun]:
                 )
             own = replace(run.config, image_ids=[image_id])
             runs.append(RealRun(own, run.dataset, run.noise_scale, run.version, photographs[image_id]))
+    _check_names(runs, "datasets, image_ids")
     return runs
+
+
+def _check_names(runs: Sequence[Run], keys: str) -> None:
+    """Raise `UserError` if two runs would share a folder."""
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{keys}: expected a name for each run, found {name!r} twice")

@@ -57,7 +57,7 @@ class Config:
     rank: int = 16
     alpha: float = 1.0
     lr: float = 2e-3
-    lr_scheduler: str = "constant"  # or linear, cosine: from lr down to 0 at the last step
+    lr_scheduler: str = "constant"  # or linear, cosine: from lr down to 0 after the last step
     batch_size: int = 1
     train_iteration: int = 500
     save_per_steps: int = 500

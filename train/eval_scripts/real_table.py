@@ -11,7 +11,7 @@ python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edi
 options of its own:
   --edit NAME=FILE    an attribute and the LoRA that edits it; as many as you like
   --portraits N       how many (32)
-  --inversions LIST   names as in `inversion` (all of them); lora trains one LoRA a portrait, and keeps it
+  --inversions LIST   names as in `inversion` (all of them); lora trains one LoRA a portrait
   --out FOLDER        where table.md and table.json go (output/eval/real)
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One inversion, edit, skip and scale; means over portraits; seconds with training, if any."""
+    """One inversion, edit, skip and scale; means over portraits; seconds a portrait, its sweep's a skip."""
 
     inversion: str
     edit: str
@@ -54,7 +54,8 @@ class Row:
     edit_psnr: float
     moved: float
     error: float
-    seconds: float
+    training_seconds: float
+    sweep_seconds: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,15 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _options(argv)
     study = prepare(study_arguments, __doc__ or "", METHODS)
-    for name, path in options.edit.items():
-        if not path.is_file():
-            raise UserError(f"--edit {name}: expected a LoRA file, found none at {path}")
+    edits = _edits(options.edit)
+    if study.dry_run:
+        print(f"{', '.join(options.inversions)} x {', '.join(edits)}; results: {options.out}")
+        return 0
     check_writable(options.out)
     flux, embeds = load_base(study, ["", *study.config.prompt])
     rows: list[Row] = []
     command = shlex.join(["python", "eval_scripts/real_table.py", *argv])
     for inversion in options.inversions:
-        rows += measure_inversion(study, flux, embeds, inversion, options.edit, options.portraits)
+        rows += measure_inversion(study, flux, embeds, inversion, edits, options.portraits)
+        # after every inversion, so that a table cut off keeps what it has
         table = write_table(rows, options.portraits, options.out, command)
     print(table)
     return 0
@@ -94,23 +97,26 @@ def measure_inversion(
     from utils.photos import Photo
 
     config = replace(study.config, inversion=inversion)
+    runs = [_run(config, index) for index in range(portraits)]
     people = portrait_people(portraits)
     before = render(people) * 2 - 1
+    photos = [Photo(to_images(pixels[None])[0], pixels) for pixels in before]
+    training = 0.0
+    if inversion == "lora":
+        for run, photo in zip(runs, photos, strict=True):
+            training += train_run(run, flux, photo, embeds[""]).seconds
     rows = []
     for name, path in edits.items():
         sweeps, started = [], time.perf_counter()
         with applied_lora(flux.transformer, path):
-            for index, pixels in enumerate(before):
-                run = _run(config, index)
-                photo = Photo(to_images(pixels[None])[0], pixels)
-                if inversion == "lora" and not run.lora_path.is_file():
-                    train_run(run, flux, photo, embeds[""])
+            for index, (run, photo) in enumerate(zip(runs, photos, strict=True)):
                 with ExitStack() as loras:
                     if inversion == "lora":
                         loras.enter_context(applied_lora(flux.transformer, run.lora_path, "inversion"))
                     sweeps.append(edit_photo(run, flux, photo, index, embeds[run.prompt]))
+        sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)
         truth = render(with_edit(people, name)) * 2 - 1
-        seconds = (time.perf_counter() - started) / portraits
+        seconds = training / portraits, sweep_seconds
         rows += _rows(inversion, name, config, sweeps, before, truth, seconds)
     return rows
 
@@ -122,7 +128,7 @@ def _rows(
     sweeps: "Sequence[Sweep]",
     before: "Tensor",
     truth: "Tensor",
-    seconds: float,
+    seconds: tuple[float, float],
 ) -> list[Row]:
     """One row for each skip and scale of an edit's sweeps."""
     import torch
@@ -149,7 +155,7 @@ def _rows(
                     psnr(images[scale], truth).mean().item(),
                     ((readings[name] - at_start[name]).mean() / difference).item(),
                     torch.stack([error.mean() for error in errors.values()]).mean().item(),
-                    seconds,
+                    *seconds,
                 )
             )
     return rows
@@ -159,14 +165,15 @@ def write_table(rows: Sequence[Row], portraits: int, folder: Path, command: str)
     """Write table.md and table.json; returns the table."""
     from utils.metrics import markdown_table
 
-    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "edit dB", "moved", "error", "s"]
+    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "edit dB", "moved", "error"]
+    header += ["training s", "sweep s"]
     table = markdown_table(
         header,
         [
             [
                 *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
                 *(f"{row.reconstruction_psnr:.1f}", f"{row.edit_psnr:.1f}", f"{row.moved:.0%}"),
-                *(f"{row.error:.3f}", f"{row.seconds:.1f}"),
+                *(f"{row.error:.3f}", f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
             ]
             for row in rows
         ],
@@ -188,13 +195,30 @@ def _run(config: Config, index: int) -> RealRun:
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and the arguments left for the study."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--edit", type=_edit, action="append", required=True)
-    parser.add_argument("--portraits", type=int, default=32)
+    parser.add_argument("--edit", type=_edit, action="append", default=[])
+    parser.add_argument("--portraits", type=_portraits, default=32)
     parser.add_argument("--inversions", type=_inversions, default=list(INVERSIONS))
     parser.add_argument("--out", type=Path, default=Path("output/eval/real"))
-    options, rest = parser.parse_known_args(argv)
-    options.edit = dict(options.edit)
-    return options, rest
+    return parser.parse_known_args(argv)
+
+
+def _edits(given: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """The edits by attribute; raises `UserError` unless there is one LoRA file for each."""
+    from tinyflux.people import EDITS, STYLES
+
+    if not given:
+        raise UserError("--edit: expected at least one, ATTRIBUTE=FILE; found none")
+    known = (*EDITS, *STYLES)
+    for name, path in given:
+        if name not in known:
+            raise UserError(
+                f"--edit: expected one of {', '.join(known)}, found {name!r}{nearest(name, known)}"
+            )
+        if not path.is_file():
+            raise UserError(f"--edit {name}: expected a LoRA file, found none at {path}")
+    if len(dict(given)) < len(given):
+        raise UserError(f"--edit: expected one file an attribute, found {[name for name, _ in given]}")
+    return dict(given)
 
 
 def _edit(text: str) -> tuple[str, Path]:
@@ -202,6 +226,12 @@ def _edit(text: str) -> tuple[str, Path]:
     if not path:
         raise argparse.ArgumentTypeError(f"expected ATTRIBUTE=FILE, found {text!r}")
     return name, Path(path)
+
+
+def _portraits(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
 
 
 def _inversions(text: str) -> list[str]:
