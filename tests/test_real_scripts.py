@@ -77,6 +77,19 @@ def test_training_free_inversions_need_no_training(photos: Path, script: Script,
     assert not edits("wide", inversion).exists()
 
 
+def test_prompts_may_come_from_a_file(photos: Path, script: Script) -> None:
+    Path("prompts").mkdir()
+    Path("prompts/pets.yaml").write_text("- a cat\n- a dog\n- a red hill\n")
+    arguments = ("inversion=euler", "image_ids=[610]", "use_prompts_file=1", "prompts_file=pets.yaml")
+    status, _, err = script("gen_image_real_script", "--c=real", *arguments, "count_gen=4")
+    assert status == 0, err
+    (folder,) = Path("output/eval/image/real", NAME.format("610")).iterdir()
+    assert folder.name == "edit_pets_euler"
+    images = [path.read_bytes() for path in sorted(folder.glob("*/skip1_scale1.00.png"))]
+    assert len(images) == 4
+    assert len(set(images)) > 1  # other prompts, other edits
+
+
 BAD = {
     "image_ids=[611]": ("image_ids: expected images of", "'611'", "did you mean '610'", "610, wide"),
     "image_ids=[0610]": ("image_ids: expected images of", "'0610'"),

@@ -14,7 +14,7 @@ from utils.config import check_writable
 from utils.errors import run_cli
 from utils.runner import list_runs, load_base, prepare, run_all
 from utils.runs import RealRun, expand_real_runs
-from utils.shots import check_loras, check_semantic_lora, choose_seeds
+from utils.shots import check_loras, check_semantic_lora, choose_prompts, choose_seeds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_semantic_lora(study.config)
     if study.config.inversion == "lora":
         check_loras(runs, study.command("train_image_real_script.py"))
+    seeds = choose_seeds(study.config)
+    prompts = {run.name: choose_prompts(run, seeds) for run in runs}
     # here, so that the checks above come at once
     from generate_real_image import generate_run
 
@@ -35,11 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}
     for run in runs:
         check_writable(run.seeds_folder)
-    flux, embeds = load_base(study, [run.prompt for run in runs])
-    seeds = choose_seeds(study.config)
+    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
-        return generate_run(run, flux, photos[run.name], seeds, embeds[run.prompt])
+        return generate_run(run, flux, photos[run.name], seeds, prompts[run.name], embeds)
 
     return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")
 

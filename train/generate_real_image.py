@@ -1,6 +1,6 @@
 """One photograph's edits: at every slider scale and skip, square and put back into the whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,13 +10,25 @@ from utils.photos import Photo
 from utils.runs import RealRun
 
 
-def generate_run(run: RealRun, flux: Flux, photo: Photo, seeds: Sequence[int], embeds: PromptEmbeds) -> Path:
-    """Write a photograph's edits and grids, one of each a seed if it matters; returns their folder."""
-    by_chance = inversion_of(run.config).uses_noise  # else every seed would come out the same
+def generate_run(
+    run: RealRun,
+    flux: Flux,
+    photo: Photo,
+    seeds: Sequence[int],
+    prompts: Sequence[str],
+    embeds: Mapping[str, PromptEmbeds],
+) -> Path:
+    """Write a photograph's edits and grids, one prompt and one of each a seed; returns their folder.
+
+    Where neither noise nor prompt tells the seeds apart, the first stands for all.
+    """
+    alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
+    shots = list(zip(seeds, prompts, strict=True))
     with ExitStack() as loras:
         loras.enter_context(applied_lora(flux.transformer, Path(run.config.semantic_lora_path)))
         if run.config.inversion == "lora":
             loras.enter_context(applied_lora(flux.transformer, run.lora_path, "inversion"))
-        for seed in seeds if by_chance else seeds[:1]:
-            write_photo_edits(run, seed, photo, edit_photo(run, flux, photo, seed, embeds))
+        for seed, prompt in shots[:1] if alike else shots:
+            edits = edit_photo(run, flux, photo, seed, embeds[prompt])
+            write_photo_edits(run, seed, prompt, photo, edits)
     return run.seeds_folder

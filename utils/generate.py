@@ -240,7 +240,7 @@ def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: Prompt
     return edits
 
 
-def write_photo_edits(run: RealRun, seed: int, photo: Photo, edits: Sweep) -> Path:
+def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits: Sweep) -> Path:
     """Write a photograph's edits: squares, their grid, and in whole/ the photographs with the change in them.
 
     Returns:
@@ -254,7 +254,7 @@ def write_photo_edits(run: RealRun, seed: int, photo: Photo, edits: Sweep) -> Pa
     beside = (
         f" ({config.inversion_rule}, w {config.semantic_cfg_scale:g})" if config.inversion == "lora" else ""
     )
-    note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{run.prompt}"'
+    note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{prompt}"'
     note += f"\n{config.semantic_lora_path}"
     grid = write_seed(run, seed, squares, note)
     for skip, by_scale in edits.items():

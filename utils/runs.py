@@ -97,8 +97,11 @@ class Run:
         """The images of this LoRA and prompt: a folder and a grid a seed."""
         config = self.config
         lora = self.lora_path.stem if config.use_trained_lora_path else f"{config.train_iteration}epoch"
-        prompt = self.prompts_path.stem if config.use_prompts_file else self.prompt
-        return self.gen_folder / "_".join(part for part in (lora, _slug(prompt)) if part)
+        return self.gen_folder / "_".join(part for part in (lora, self._prompt_slug) if part)
+
+    @property
+    def _prompt_slug(self) -> str:
+        return _slug(self.prompts_path.stem if self.config.use_prompts_file else self.prompt)
 
     def seed_folder(self, seed: int) -> Path:
         """One seed's images."""
@@ -149,7 +152,7 @@ class RealRun(Run):
     def seeds_folder(self) -> Path:
         """The edits of one semantic LoRA and prompt by one inversion: a folder and a grid a seed."""
         config, semantic = self.config, Path(self.config.semantic_lora_path)
-        parts = [semantic.parent.name, semantic.stem, _slug(self.prompt), config.inversion]
+        parts = [semantic.parent.name, semantic.stem, self._prompt_slug, config.inversion]
         if config.inversion == "lora":
             parts += [config.inversion_rule, f"{config.semantic_cfg_scale:g}w"]
         return self.gen_folder / "_".join(part for part in parts if part)
