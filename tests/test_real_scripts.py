@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Script
+from conftest import TRAIN, Script
 from PIL import Image
 
 from utils.adapters import adapter_names
 from utils.config import load_config
-from utils.runs import expand_real_runs
+from utils.runs import expand_real_runs, expand_runs
 from utils.schema import INVERSIONS
 
 NAME = "real_{0}_vtrain_image_real_base_v1"
@@ -133,3 +133,9 @@ def test_runs_are_versions_times_photographs(photos: Path) -> None:
     assert [run.name for run in expand_real_runs(config)] == [
         f"real_{stem}_vtrain_image_real_base_v{version}" for version in (1, 2) for stem in ("610", "wide")
     ]
+
+
+def test_the_shipped_study_edits_with_what_the_shipped_training_makes() -> None:
+    config = TRAIN / "config"
+    (run,) = expand_runs(load_config("train_image", [], config))
+    assert Path(load_config("train_image_real", [], config).semantic_lora_path) == run.weights_path()
