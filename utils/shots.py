@@ -30,7 +30,7 @@ def check_semantic_lora(config: Config) -> None:
     if not Path(config.semantic_lora_path).is_file():
         found = f"nothing at {config.semantic_lora_path}" if config.semantic_lora_path else "none given"
         raise UserError(
-            f"semantic_lora_path: expected a LoRA file, the edit to apply, such as train_image_script.py trains; "
+            "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"
         )
 
