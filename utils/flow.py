@@ -32,7 +32,7 @@ class RectifiedFlow:
 
     def add_noise(self, x_0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """x_t (B, C, h, w) of clean latents and standard normal noise (B, C, h, w), sigma (B,) in [0, 1]."""
-        sigma = _per_sample(sigma, x_0)
+        sigma = per_sample(sigma, x_0)
         return (1 - sigma) * x_0 + sigma * noise
 
     def velocity(self, x_0: Tensor, noise: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class ContentPreserving:
 
     def add_noise(self, x_0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """x_t (B, C, h, w) of clean latents and standard normal noise (B, C, h, w), sigma (B,) in [0, 1]."""
-        return x_0 + _per_sample(sigma, x_0) * self.beta * noise
+        return x_0 + per_sample(sigma, x_0) * self.beta * noise
 
     def velocity(self, x_0: Tensor, noise: Tensor) -> Tensor:
         """beta * noise (B, C, h, w)."""
@@ -115,6 +115,6 @@ def shifted_sigmas(
     return torch.cat([shifted, shifted.new_zeros(1)]).float()
 
 
-def _per_sample(sigma: Tensor, like: Tensor) -> Tensor:
+def per_sample(sigma: Tensor, like: Tensor) -> Tensor:
     """(B,) to (B, 1, ..., 1) with the rank of `like`."""
     return sigma.reshape(-1, *[1] * (like.ndim - 1))

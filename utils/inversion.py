@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError, nearest
+from utils.flow import per_sample
 from utils.sampling import VelocityFn, euler_sample, sweep
 
 Fields = Callable[[Mapping[str, float]], VelocityFn]
@@ -214,7 +215,7 @@ class RFInversion:
         def steered_down(velocity: VelocityFn) -> VelocityFn:
             def steered(x: Tensor, sigma: Tensor) -> Tensor:
                 v = velocity(x, sigma)
-                return torch.lerp(v, (x - x_0) / _per_image(sigma, x), self.eta) if sigma[0] > release else v
+                return torch.lerp(v, (x - x_0) / per_sample(sigma, x), self.eta) if sigma[0] > release else v
 
             return steered
 
@@ -300,11 +301,6 @@ def build_inversion(name: str, rule: str, weight: float) -> Inversion:
         known = ("lora", *TRAINING_FREE)
         raise UserError(f"inversion: expected one of {', '.join(known)}, found {name}{nearest(name, known)}")
     return TRAINING_FREE[name]()
-
-
-def _per_image(sigma: Tensor, like: Tensor) -> Tensor:
-    """(B,) to (B, 1, ..., 1) with the rank of `like`."""
-    return sigma.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _shuffled(noise: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,6 @@
-"""The one training loop: draws pairs, asks the objective for losses, steps the adapters, logs and saves.
+"""The one training loop: draws a batch, asks the objective for losses, steps the adapters, logs and saves.
 
-The loop never asks which method it runs. Everything that does not change is computed before it: latents, the
-prompt's embedding, the noise levels.
+The loop never asks which method it runs. Images and prompts are encoded before it.
 """
 
 from __future__ import annotations
