@@ -43,14 +43,28 @@ def test_every_inversion_is_measured(table: Script) -> None:
     assert status == 0, err
     written = json.loads(Path("output/eval/real/table.json").read_text())
     assert [(row["inversion"], row["scale"]) for row in written["rows"]] == [
-        (name, scale) for name in INVERSIONS for scale in (0.0, 1.0)
+        (name.replace("lora", "lora, difference"), scale) for name in INVERSIONS for scale in (0.0, 1.0)
     ]
     for at_zero, at_one in zip(written["rows"][::2], written["rows"][1::2], strict=True):
         assert math.isfinite(at_zero["reconstruction_psnr"])
         assert at_zero["reconstruction_psnr"] == at_one["reconstruction_psnr"]
         assert at_zero["edit_psnr"] != at_one["edit_psnr"]
+        assert at_zero["in_place_psnr"] == at_zero["untouched_psnr"] == at_one["untouched_psnr"]
+        assert at_one["in_place_psnr"] != at_one["untouched_psnr"]
     assert len(list(Path("output/models/image/portraits").rglob("*2epoch.safetensors"))) == 2
     assert Path("output/eval/real/table.md").read_text().split("\n\n")[0] in out
+
+
+def test_a_portraits_lora_is_trained_once(table: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*more: str) -> list:
+        assert table("--edit", "age=edit.safetensors", "--portraits=1", "--inversions=lora", *more)[0] == 0
+        return json.loads(Path("output/eval/real/table.json").read_text())["rows"]
+
+    before = measure()
+    monkeypatch.setattr("train_image_real.train_run", None)
+    joint = measure("inversion_rule=joint")
+    assert [row["inversion"] for row in joint] == ["lora, joint"] * 2
+    assert joint[0]["training_seconds"] == before[0]["training_seconds"] > 0
 
 
 def test_bad_options_are_told(table: Script, loads: list) -> None:

@@ -83,6 +83,8 @@ def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pair
     assert len(list(run.folder.glob("*.safetensors"))) == 2
     assert read_config(run.config_path) == run.config
     assert [line["step"] for line in lines(run)] == [2, 4, 6]
+    seconds = [line["seconds"] for line in lines(run)]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] <= result.seconds + 0.001  # rounded to milliseconds
     assert {name: lines(run)[-1][name] for name in ("content", "semantic")} == result.losses
     assert list(run.folder.glob("tensorboard/events*"))
     assert result.seconds > 0

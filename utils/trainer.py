@@ -81,7 +81,6 @@ def train(
         optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
         factor = LR_SCHEDULERS[config.lr_scheduler]
         lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
-        started = time.perf_counter()
         for global_step in range(1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
             with closing(objective.losses(model, batches.draw(generator))) as losses:
@@ -95,7 +94,7 @@ def train(
             log.end_step(global_step, flush=save)
             if save:
                 _save(run, flux, objective.saved, batches.origin, global_step)
-        seconds = time.perf_counter() - started
+        seconds = log.seconds
     return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
 
 
@@ -104,7 +103,7 @@ class _Log:
 
     Losses stay on the device until a line is written, every `log_every` steps and before every save: reading
     one waits for the GPU. A line holds the mean of each loss since the line before; one loss of one random
-    sigma says little.
+    sigma says little. Beside the step stand the seconds since training began.
     """
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
@@ -116,6 +115,7 @@ class _Log:
         self.accelerator.init_trackers("tensorboard")
         self._file = self.run.log_path.open("w", encoding="utf-8")
         self._bar = tqdm(total=self.run.config.train_iteration, desc=self.run.dataset, unit="step")
+        self._started = time.perf_counter()
         return self
 
     def __exit__(
@@ -124,6 +124,11 @@ class _Log:
         self._bar.close()
         self._file.close()
         self.accelerator.end_training()
+
+    @property
+    def seconds(self) -> float:
+        """Since training began."""
+        return time.perf_counter() - self._started
 
     def add(self, global_step: int, name: str, loss: Tensor) -> None:
         """Keep one loss of a step."""
@@ -135,7 +140,8 @@ class _Log:
         if not flush and global_step % self.run.config.log_every:
             return
         self.means = self._take_means()
-        self._file.write(json.dumps({"step": global_step, **self.means}) + "\n")
+        line = {"step": global_step, "seconds": round(self.seconds, 3), **self.means}
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self.accelerator.log({f"loss/{name}": mean for name, mean in self.means.items()}, step=global_step)
         self._bar.set_postfix({name: f"{mean:.4f}" for name, mean in self.means.items()}, refresh=False)

@@ -1,9 +1,10 @@
 """Measure edits of photographs against the truth, inversion by inversion: portraits that the base never saw.
 
 The face world renders each portrait before and after the edit, so the right answer is known. One row for each
-inversion, edit, skip and scale: PSNR of the reconstruction against the portrait and of the edit against the
-true edit, how far the probe sees the attribute move (1 = as far as in the truth), and how far it sees all
-attributes from the truth on average, in units of their range.
+inversion, edit, skip and scale. PSNR: of the reconstruction against the portrait; against the true edit, of
+the portrait untouched, of the edit, and of the edit in place, its change added to the portrait as
+gen_image_real_script.py writes it to whole/. Then how far the probe sees the attribute move (1 = as far as in
+the truth), and how far it sees all attributes from the truth on average, in units of their range.
 
 cd train
 python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edit smile=LORA skips=[8,14]
@@ -11,7 +12,7 @@ python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edi
 options of its own:
   --edit NAME=FILE    an attribute and the LoRA that edits it; as many as you like
   --portraits N       how many (32)
-  --inversions LIST   names as in `inversion` (all of them); lora trains one LoRA a portrait
+  --inversions LIST   names as in `inversion` (all of them); lora trains one LoRA a portrait, if there is none
   --out FOLDER        where table.md and table.json go (output/eval/real)
 """
 
@@ -51,7 +52,9 @@ class Row:
     skip: int
     scale: float
     reconstruction_psnr: float
+    untouched_psnr: float
     edit_psnr: float
+    in_place_psnr: float
     moved: float
     error: float
     training_seconds: float
@@ -104,7 +107,9 @@ def measure_inversion(
     training = 0.0
     if inversion == "lora":
         for run, photo in zip(runs, photos, strict=True):
-            training += train_run(run, flux, photo, embeds[""]).seconds
+            if not run.weights_path().is_file():
+                train_run(run, flux, photo, embeds[""])
+            training += json.loads(run.log_path.read_text(encoding="utf-8").splitlines()[-1])["seconds"]
     rows = []
     for name, path in edits.items():
         sweeps, started = [], time.perf_counter()
@@ -117,7 +122,8 @@ def measure_inversion(
         sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)
         truth = render(with_edit(people, name)) * 2 - 1
         seconds = training / portraits, sweep_seconds
-        rows += _rows(inversion, name, config, sweeps, before, truth, seconds)
+        label = f"lora, {config.inversion_rule}" if inversion == "lora" else inversion
+        rows += _rows(label, name, config, sweeps, before, truth, seconds)
     return rows
 
 
@@ -144,6 +150,7 @@ def _rows(
         images = {scale: torch.cat([sweep[skip][scale] for sweep in sweeps]) for scale in sweeps[0][skip]}
         for scale in config.scales:
             readings = read(images[scale])
+            in_place = (before + images[scale] - images[0.0]).clamp(-1, 1)
             errors = leakage(readings, at_truth, ())
             rows.append(
                 Row(
@@ -152,7 +159,9 @@ def _rows(
                     skip,
                     scale,
                     psnr(images[0.0], before).mean().item(),
+                    psnr(before, truth).mean().item(),
                     psnr(images[scale], truth).mean().item(),
+                    psnr(in_place, truth).mean().item(),
                     ((readings[name] - at_start[name]).mean() / difference).item(),
                     torch.stack([error.mean() for error in errors.values()]).mean().item(),
                     *seconds,
@@ -165,15 +174,16 @@ def write_table(rows: Sequence[Row], portraits: int, folder: Path, command: str)
     """Write table.md and table.json; returns the table."""
     from utils.metrics import markdown_table
 
-    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "edit dB", "moved", "error"]
-    header += ["training s", "sweep s"]
+    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "untouched dB", "edit dB"]
+    header += ["in place dB", "moved", "error", "training s", "sweep s"]
     table = markdown_table(
         header,
         [
             [
                 *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
-                *(f"{row.reconstruction_psnr:.1f}", f"{row.edit_psnr:.1f}", f"{row.moved:.0%}"),
-                *(f"{row.error:.3f}", f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
+                *(f"{row.reconstruction_psnr:.1f}", f"{row.untouched_psnr:.1f}", f"{row.edit_psnr:.1f}"),
+                *(f"{row.in_place_psnr:.1f}", f"{row.moved:.0%}", f"{row.error:.3f}"),
+                *(f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
             ]
             for row in rows
         ],
