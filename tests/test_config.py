@@ -213,6 +213,11 @@ def test_values_from_the_command_line(folder: Path, override: str, value: object
         ),
         ("train_method=none", "train_method: expected one of full, xattn, found 'none'"),
         ("use_trained_lora_path=1", "trained_lora_path: expected a LoRA file"),
+        ("lora_scales=1", "lora_scales: expected a list of lists of numbers, found 1"),
+        ("lora_scales=[[1,a]]", "lora_scales: expected a list of lists of numbers, found [[1, 'a']]"),
+        ("lora_scales=[[1],[]]", "lora_scales: expected at least one number in each list"),
+        ("lora_scales=[[.nan]]", "lora_scales: expected finite numbers"),
+        ("lora_scales=[[0],[1]]", "lora_scales: expected a list of scales for each of 1 LoRAs"),
         ("base=smal", "smal.yaml, found none (did you mean 'small'?); there are: flux_dev, small"),
     ],
 )

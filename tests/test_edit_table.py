@@ -79,7 +79,7 @@ def test_what_is_measured_is_the_loras_effect(
     pairs = load_pairs(run.source_folder, run.target_folder, MINI_RESOLUTION)
     embeds = flux.encode_prompts([run.prompt], MINI_SEQUENCE_LENGTH)
     measured = measure(run, flux, embeds, pairs, read_brightness, seeds, [1.0, 0.0])
-    with applied_lora(flux.transformer, run.lora_path):
+    with applied_lora(flux.transformer, run.lora_paths[0]):
         images = sweep_images(flux, embeds, seeds, [1], [0.0, 1.0], run.config)[1]
     after, before = (read_brightness(images[scale])["age"] for scale in (1.0, 0.0))
     assert measured.report.identities == 9
@@ -135,6 +135,8 @@ def test_faults_come_before_any_model_is_loaded(
     assert (status, len(error.splitlines())) == (2, 1)
     assert "datasets: expected names of attributes" in error
     assert "found 'aeg' (did you mean 'age'?)" in error
+    two = ("use_trained_lora_path=1", "trained_lora_path=[lora.safetensors,lora.safetensors]")
+    assert "trained_lora_path: expected one LoRA to measure, found several" in table(*two)[2]
     for option in ("--scales=0,0.5", "--scales=a", "--seeds=1"):
         status, _, error = table(option)
         assert status == 2

@@ -14,7 +14,8 @@ from utils.adapters import adapter_names, adapter_parameters, add_adapter, remov
 from utils.config import Config, Run, expand_runs
 from utils.errors import UserError
 from utils.flux import Flux, PromptEmbeds
-from utils.generate import applied_lora, sweep_images, write_images
+from utils.galleries import write_images
+from utils.generate import applied_lora, sweep_images
 from utils.lora_files import save_lora
 from utils.sampling import sweep_forwards
 
@@ -112,11 +113,11 @@ def test_files_and_grids(mini_flux_loaded: Flux, lora: Path, tmp_path: Path) -> 
         CONFIG,
         output_folder_gen=str(tmp_path / "gen"),
         use_trained_lora_path=True,
-        trained_lora_path=str(lora),
+        trained_lora_path=[str(lora)],
     )
     (run,) = expand_runs(config)
     embeds = {prompt: encode(flux, prompt) for prompt in prompts}
-    with applied_lora(flux.transformer, run.lora_path):
+    with applied_lora(flux.transformer, run.lora_paths[0]):
         grids = write_images(run, flux, [8, 9], prompts, embeds)
         alone = sweep_images(flux, embeds["a dog"], [9], [3], [1.0], CONFIG)[3][1.0]
     assert grids == [run.grid_path(8), run.grid_path(9)]

@@ -1,5 +1,6 @@
 """utils/runs.py: the documented names, and the order and contents of a sweep."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,23 @@ def test_datasets_take_their_own_prompts_and_the_last_one_goes_on() -> None:
 
 
 def test_the_lora_to_apply() -> None:
-    (run,) = expand_runs(Config(trained_lora_path="mine.pt"))
-    assert run.lora_path == run.weights_path()
-    (run,) = expand_runs(Config(trained_lora_path="mine.pt", use_trained_lora_path=True))
-    assert run.lora_path == Path("mine.pt")
+    (run,) = expand_runs(Config(trained_lora_path=["mine.pt"]))
+    assert run.lora_paths == [run.weights_path()]
+    (run,) = expand_runs(Config(trained_lora_path=["mine.pt"], use_trained_lora_path=True))
+    assert run.lora_paths == [Path("mine.pt")]
+
+
+def test_several_loras_sweep_every_combination_of_their_scales() -> None:
+    (run,) = expand_runs(Config(scales=[0.0, 0.5]))
+    assert run.slider_scales == [0.0, 0.5]
+    two = Config(scales=[0.0, 0.5], use_trained_lora_path=True, trained_lora_path=["a/hat.pt", "b/wig.pt"])
+    (run,) = expand_runs(two)
+    assert run.slider_scales == [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)]
+    (run,) = expand_runs(replace(two, lora_scales=[[0.0, 0.5, 1.0], [-1.0]]))
+    assert run.slider_scales == [(0.0, -1.0), (0.5, -1.0), (1.0, -1.0)]
+    assert run.seeds_folder.name == "hat_wig_image_of_a_person"
+    assert run.image_path(7, 14, (0.5, -1.0)).name == "skip14_scale0.50_-1.00.png"
+    assert run.gif_path(7, 14, (-1.0,)).name == "7_skip14_-1.00.gif"
 
 
 @pytest.mark.parametrize("twice", [{"noise_scales": [1.0, 1.04]}, {"datasets": ["age", "age"]}])
@@ -79,7 +93,7 @@ def test_image_folders_tell_loras_and_prompts_apart() -> None:
         return run.seeds_folder.name
 
     assert folder(use_prompts_file=True) == "500epoch_prompts_person"
-    assert folder(use_trained_lora_path=True, trained_lora_path="a/hat.pt") == "hat_image_of_a_person"
+    assert folder(use_trained_lora_path=True, trained_lora_path=["a/hat.pt"]) == "hat_image_of_a_person"
     assert folder(prompt=[""]) == "500epoch"
     assert folder(prompt=["x" * 60 + "1"]) != folder(prompt=["x" * 60 + "2"])
     assert len(folder(prompt=["x" * 500])) < 80

@@ -139,6 +139,21 @@ def test_sweep_equals_one_plain_run_per_scale(skips, scales):
     assert field.calls == len(steps) == sweep_forwards(8, skips, scales)
 
 
+def test_of_several_edits_all_zeros_are_the_base():
+    field, start = CountingField(), torch.randn(2, 3)
+    scales = [(0.0, 0.0), (0.5, 0.0), (0.0, 2.0), (-1.0, 1.0)]
+
+    def velocity_for(scale):
+        return field(scale[0] + 10 * scale[1])
+
+    samples = sweep_skips(velocity_for, start, SIGMAS, [3], scales)[3]
+    assert list(samples) == scales
+    for first, second in scales:
+        expected = slow_reference(start, 3, first + 10 * second)
+        assert torch.allclose(samples[first, second], expected, atol=1e-5)
+    assert field.calls == sweep_forwards(8, [3], scales) == 8 + 3 * 5
+
+
 def test_sweep_shares_the_prefix():
     field = CountingField()
     samples = sweep(field, torch.randn(1, 2), SIGMAS, skip=5, scales=[0.0, 0.25, 0.5, 1.0])

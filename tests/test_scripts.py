@@ -151,6 +151,26 @@ def test_a_gif_of_the_slider_for_each_seed_and_skip(site: Path, script: Script) 
         assert gif.n_frames == 4  # scales -1, 0, 0.5 and back over 0
 
 
+def test_two_loras_act_together_each_at_its_own_scales(site: Path, script: Script) -> None:
+    assert script("train_image_script", "--c=mini", "lr=0.05")[0] == 0
+    age, smile = sorted((site / "output/models").rglob("*2epoch.safetensors"))
+    wanted = ("use_trained_lora_path=1", f"trained_lora_path=[{age},{smile}]", "datasets=age")
+    sweep = ("lora_scales=[[0,1],[0,0.5,1]]", "skips=[1,2]", "count_gen=1", "save_gif=1")
+    status, _, err = script("gen_image_script", "--c=mini", *wanted, *sweep)
+    assert status == 0, err
+    (grid,) = Path("output/eval").rglob("6666.png")
+    names = {path.name for path in (grid.parent / "6666").glob("*.png")}
+    combinations = [(first, second) for first in (0, 1) for second in (0, 0.5, 1)]
+    assert names == {f"skip{n}_scale{a:.2f}_{b:.2f}.png" for n in (1, 2) for a, b in combinations}
+    assert len({(grid.parent / "6666" / name).read_bytes() for name in names if "skip1" in name}) == 6
+    assert len(list(grid.parent.glob("6666_skip*_*.gif"))) == 6
+    # alone, either is what it is beside the other at 0
+    alone = ("use_trained_lora_path=1", f"trained_lora_path={smile}", "datasets=smile", "scales=1")
+    assert script("gen_image_script", "--c=mini", *alone, "skips=1", "count_gen=1")[0] == 0
+    (single,) = Path("output/eval").rglob("skip1_scale1.00.png")
+    assert single.read_bytes() == (grid.parent / "6666/skip1_scale0.00_1.00.png").read_bytes()
+
+
 def test_an_interrupt_ends_the_sweep(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Run] = []
 

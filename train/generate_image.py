@@ -1,10 +1,11 @@
-"""One run's images: its LoRA alone, from step index `skip` on, at every slider scale."""
+"""One run's images: its LoRA alone, or several together, from step index `skip` on, at every slider scale."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.flux import Flux, PromptEmbeds
-from utils.generate import applied_lora, write_images
+from utils.galleries import write_images
+from utils.generate import applied_loras
 from utils.runs import Run
 
 
@@ -12,6 +13,6 @@ def generate_run(
     run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
-    with applied_lora(flux.transformer, run.lora_path):
+    with applied_loras(flux.transformer, run.lora_paths):
         write_images(run, flux, seeds, prompts, embeds)
     return run.seeds_folder

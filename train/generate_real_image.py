@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from utils.flux import Flux, PromptEmbeds
-from utils.generate import applied_lora, edit_photo, inversion_of, write_photo_edits
+from utils.galleries import write_photo_edits
+from utils.generate import applied_lora, edit_photo, inversion_of
 from utils.photos import Photo
 from utils.runs import RealRun
 
@@ -27,7 +28,7 @@ def generate_run(
     with ExitStack() as loras:
         loras.enter_context(applied_lora(flux.transformer, Path(run.config.semantic_lora_path)))
         if run.config.inversion == "lora":
-            loras.enter_context(applied_lora(flux.transformer, run.lora_path, "inversion"))
+            loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
         for seed, prompt in shots[:1] if alike else shots:
             edits = edit_photo(run, flux, photo, seed, embeds[prompt])
             write_photo_edits(run, seed, prompt, photo, edits)

@@ -20,7 +20,9 @@ def generate_study(study: Study, train_script: str) -> int:
             cannot be written.
     """
     if study.dry_run:
-        list_runs(study.runs, lambda run: {"lora": run.lora_path, "images": run.seeds_folder})
+        list_runs(
+            study.runs, lambda run: {"lora": ", ".join(map(str, run.lora_paths)), "images": run.seeds_folder}
+        )
         return 0
     check_loras(study.runs, study.command(train_script))
     seeds = choose_seeds(study.config)

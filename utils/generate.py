@@ -1,32 +1,30 @@
-"""Images of a run: sweep seeds, skips and slider scales, write the files and a captioned grid a seed.
+"""Images as pixels: sweep seeds, skips and slider scales with a trained edit, or edit a photograph.
 
-`sweep_images` gives pixels and touches no file; evaluation uses it too. The edit is whatever adapter is named
-"semantic": put one there with `applied_lora`.
+The edit is whatever adapter is named "semantic": put one there with `applied_lora`, or several, "semantic_2"
+and so on, with `applied_loras`. utils/galleries.py writes what comes out to files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from utils.adapters import remove_adapter
-from utils.config import Config, Run
-from utils.figures import Grid, draw_grid, save_gif, to_images
+from utils.config import Config
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.inversion import Inversion, build_inversion
 from utils.lora_files import load_lora
 from utils.photos import Photo
 from utils.runs import RealRun
-from utils.sampling import OnStep, initial_noise, sweep_forwards, sweep_skips
+from utils.sampling import OnStep, Scale, initial_noise, sweep_skips
+from utils.schema import SliderScale
 
-Sweep = dict[int, dict[float, Tensor]]
+Sweep = dict[int, dict[Scale, Tensor]]
 """{skip: {scale: pixels (B, 3, H, W) in [-1, 1], float32 on the CPU}}"""
 
 
@@ -44,16 +42,30 @@ def applied_lora(transformer: Any, path: Path, name: str = "semantic") -> Iterat
         remove_adapter(transformer, name)
 
 
+@contextmanager
+def applied_loras(transformer: Any, paths: Sequence[Path]) -> Iterator[None]:
+    """Inside, LoRAs are there together, as "semantic", "semantic_2" and so on; raises as `applied_lora`."""
+    with ExitStack() as loras:
+        for name, path in zip(semantic_names(len(paths)), paths, strict=True):
+            loras.enter_context(applied_lora(transformer, path, name))
+        yield
+
+
+def semantic_names(count: int) -> list[str]:
+    """The adapters of `count` edits applied together."""
+    return ["semantic", *(f"semantic_{number}" for number in range(2, count + 1))]
+
+
 def sweep_images(
     flux: Flux,
     embeds: PromptEmbeds,
     seeds: Sequence[int],
     skips: Sequence[int],
-    scales: Sequence[float],
+    scales: Sequence[Scale],
     config: Config,
     batch_size: int = 8,
     progress: Callable[[int], object] | None = None,
-) -> Sweep:
+) -> Sweep[Scale]:
     """Generate one image for every seed, skip and scale.
 
     The adapter "semantic" acts from step index `skip` on, at `scale`; scale 0 is the base model, for which no
@@ -64,7 +76,7 @@ def sweep_images(
         embeds: of one prompt for all seeds, or of one a seed.
         seeds: at least one; each draws the noise of its image.
         skips: step indices in 0..num_inference_steps.
-        scales: slider scales, of either sign.
+        scales: slider scales, of either sign; of several edits together, a tuple of one each.
         config: gives resolution, num_inference_steps and guidance_scale.
         batch_size: seeds that go through the model together.
         progress: called after each forward pass with the number of images in it; len(seeds) *
@@ -93,11 +105,11 @@ def sweep_batches(
     embeds: PromptEmbeds,
     seeds: Sequence[int],
     skips: Sequence[int],
-    scales: Sequence[float],
+    scales: Sequence[Scale],
     config: Config,
     batch_size: int = 8,
     progress: Callable[[int], object] | None = None,
-) -> Iterator[tuple[Sequence[int], Sweep]]:
+) -> Iterator[tuple[Sequence[int], Sweep[Scale]]]:
     """Yield `batch_size` seeds at a time, as (these seeds, their images); see `sweep_images`."""
     height = width = config.resolution // 8
     shape = (flux.vae.config.latent_channels, height, width)
@@ -125,9 +137,15 @@ def sweep_batches(
         )
 
 
-def _velocity_for(model: FluxVelocity) -> Callable[[float], Any]:
+def _velocity_for(model: FluxVelocity) -> Callable[[SliderScale], Any]:
     """Slider scale -> velocity; the base needs no adapter."""
-    return lambda scale: model.scaled({"semantic": scale} if scale else {})
+
+    def velocity_for(scale: SliderScale) -> Any:
+        each = scale if isinstance(scale, tuple) else (scale,)
+        scales = zip(semantic_names(len(each)), each, strict=True)
+        return model.scaled({name: own for name, own in scales if own != 0})
+
+    return velocity_for
 
 
 def _counter(progress: Callable[[int], object] | None) -> OnStep | None:
@@ -141,80 +159,12 @@ def _counter(progress: Callable[[int], object] | None) -> OnStep | None:
     return on_step
 
 
-def write_images(
-    run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
-) -> list[Path]:
-    """Generate a run's images with the adapter "semantic" now there, and write them and a grid a seed.
-
-    Files are run.image_path's and run.grid_path's; beside a seed's images its prompt in prompt.txt.
-
-    Args:
-        run: names, paths, settings.
-        flux: with its VAE.
-        seeds: at least one.
-        prompts: one a seed.
-        embeds: of every prompt, one each.
-
-    Returns:
-        The grids' paths, in the order of the seeds.
-    """
-    config = run.config
-    of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
-    total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, config.scales)
-    prompt_of = dict(zip(seeds, prompts, strict=True))
-    grids = []
-    with tqdm(total=total, desc=run.dataset, unit="step") as bar:
-        for batch, images in sweep_batches(
-            flux, of_seeds, seeds, config.skips, config.scales, config, progress=bar.update
-        ):
-            for index, seed in enumerate(batch):
-                own = {
-                    skip: {
-                        scale: to_images(pixels[index : index + 1])[0] for scale, pixels in by_scale.items()
-                    }
-                    for skip, by_scale in images.items()
-                }
-                note = f'prompt "{prompt_of[seed]}"\n{run.lora_path}'
-                grids.append(write_seed(run, seed, own, note))
-                (run.seed_folder(seed) / "prompt.txt").write_text(prompt_of[seed] + "\n", encoding="utf-8")
-    return grids
-
-
-def write_seed(run: Run, seed: int, images: Mapping[int, Mapping[float, Image.Image]], note: str) -> Path:
-    """Write one seed's images by skip and scale, their grid with `note` in its caption, and GIFs if wanted.
-
-    Returns:
-        The grid's path.
-    """
-    run.seed_folder(seed).mkdir(parents=True, exist_ok=True)
-    for skip, by_scale in images.items():
-        for scale, image in by_scale.items():
-            image.save(run.image_path(seed, skip, scale))
-    config = run.config
-    skips = ", ".join(map(str, images))
-    grid = Grid(
-        rows=[list(by_scale.values()) for by_scale in images.values()],
-        column_labels=[f"{scale:g}" for scale in next(iter(images.values()))],
-        row_labels=[f"skip {skip}" for skip in images] if len(images) > 1 else (),
-        column_axis="slider scale",
-        title=run.dataset,
-        caption=f"seed {seed}, skip {skips} of {config.num_inference_steps} steps, "
-        f"guidance {config.guidance_scale:g}\n{note}",
-    )
-    tile = min(max(config.resolution, 256), 512)
-    draw_grid(grid, tile).save(run.grid_path(seed))
-    for skip, by_scale in images.items():
-        if config.save_gif and len(by_scale) > 1:
-            save_gif([by_scale[scale] for scale in sorted(by_scale)], run.gif_path(seed, skip))
-    return run.grid_path(seed)
-
-
 def inversion_of(config: Config) -> Inversion:
     """The inversion that a study asks for."""
     return build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
 
 
-def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep:
+def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep[float]:
     """Edit a photograph with the adapters "semantic" and, for `inversion: lora`, "inversion" now there.
 
     Args:
@@ -233,34 +183,8 @@ def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: Prompt
     sigmas = flux.sigmas(config.num_inference_steps, *x_0.shape[-2:])
     fields = FluxVelocity(flux, embeds, config.guidance_scale).scaled
     scales = list(dict.fromkeys([*config.scales, 0.0]))
-    edits: Sweep = {}
+    edits: Sweep[float] = {}
     for skip in config.skips:
         latents = inversion_of(config).edit(fields, x_0, sigmas, skip, scales, noise)
         edits[skip] = {scale: flux.decode_latents(edited).cpu() for scale, edited in latents.items()}
     return edits
-
-
-def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits: Sweep) -> Path:
-    """Write a photograph's edits: squares, their grid, and in whole/ the photographs with the change in them.
-
-    Returns:
-        The grid's path.
-    """
-    squares = {
-        skip: {scale: to_images(by_scale[scale])[0] for scale in run.config.scales}
-        for skip, by_scale in edits.items()
-    }
-    config = run.config
-    beside = (
-        f" ({config.inversion_rule}, w {config.semantic_cfg_scale:g})" if config.inversion == "lora" else ""
-    )
-    note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{prompt}"'
-    note += f"\n{config.semantic_lora_path}"
-    grid = write_seed(run, seed, squares, note)
-    for skip, by_scale in edits.items():
-        for scale in run.config.scales:
-            path = run.image_path(seed, skip, scale)
-            whole = path.parent / "whole" / path.name
-            whole.parent.mkdir(exist_ok=True)
-            photo.with_change(by_scale[0.0][0], by_scale[scale][0]).save(whole)
-    return grid

@@ -8,12 +8,13 @@ Names are the reference implementation's.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from zlib import crc32
 
 from utils.errors import UserError, nearest
 from utils.folders import find_images
-from utils.schema import Config
+from utils.schema import Config, SliderScale
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,22 @@ class Run:
         return self.folder / f"{self.stem(step)}.pt"
 
     @property
-    def lora_path(self) -> Path:
-        """The LoRA that generation applies: the run's own, or trained_lora_path if use_trained_lora_path."""
+    def lora_paths(self) -> list[Path]:
+        """The LoRAs that generation applies: the run's own, or trained_lora_path if use_trained_lora_path."""
         config = self.config
-        return Path(config.trained_lora_path) if config.use_trained_lora_path else self.weights_path()
+        return (
+            list(map(Path, config.trained_lora_path))
+            if config.use_trained_lora_path
+            else [self.weights_path()]
+        )
+
+    @property
+    def slider_scales(self) -> list[SliderScale]:
+        """What generation sweeps: a LoRA's scales; for several, every combination, the first's fastest."""
+        each = self.config.lora_scales or [self.config.scales] * len(self.lora_paths)
+        if len(each) == 1:
+            return list(each[0])
+        return [combination[::-1] for combination in product(*each[::-1])]
 
     @property
     def config_path(self) -> Path:
@@ -96,7 +109,10 @@ class Run:
     def seeds_folder(self) -> Path:
         """The images of this LoRA and prompt: a folder and a grid a seed."""
         config = self.config
-        lora = self.lora_path.stem if config.use_trained_lora_path else f"{config.train_iteration}epoch"
+        lora = f"{config.train_iteration}epoch"
+        if config.use_trained_lora_path:
+            stems = [path.stem for path in self.lora_paths]
+            lora = stems[0] if len(stems) == 1 else _slug("_".join(stems))
         return self.gen_folder / "_".join(part for part in (lora, self._prompt_slug) if part)
 
     @property
@@ -107,18 +123,19 @@ class Run:
         """One seed's images."""
         return self.seeds_folder / str(seed)
 
-    def image_path(self, seed: int, skip: int, scale: float) -> Path:
-        """One image, such as 6666/skip14_scale0.40.png."""
-        decimals = f"{scale + 0.0:.2f}" if round(scale, 2) == scale else f"{scale}"  # + 0.0: -0.0 is 0.0
-        return self.seed_folder(seed) / f"skip{skip}_scale{decimals}.png"
+    def image_path(self, seed: int, skip: int, scale: SliderScale) -> Path:
+        """One image, such as 6666/skip14_scale0.40.png; of two LoRAs, 6666/skip14_scale0.40_1.00.png."""
+        scales = scale if isinstance(scale, tuple) else (scale,)
+        return self.seed_folder(seed) / f"skip{skip}_scale{'_'.join(map(_decimals, scales))}.png"
 
     def grid_path(self, seed: int) -> Path:
         """One seed's captioned grid: a column a scale, a row a skip."""
         return self.seeds_folder / f"{seed}.png"
 
-    def gif_path(self, seed: int, skip: int) -> Path:
-        """One seed's slider moving, such as 6666_skip14.gif."""
-        return self.seeds_folder / f"{seed}_skip{skip}.gif"
+    def gif_path(self, seed: int, skip: int, others: Sequence[float] = ()) -> Path:
+        """One seed's slider moving, such as 6666_skip14.gif; `others`: the other LoRAs' scales, held."""
+        held = "".join(f"_{_decimals(scale)}" for scale in others)
+        return self.seeds_folder / f"{seed}_skip{skip}{held}.gif"
 
     @property
     def prompt(self) -> str:
@@ -143,6 +160,11 @@ class RealRun(Run):
         config = self.config
         return f"{self._image}_v{config.python_name}_{config.config_name}_v{self.version}"
 
+    @property
+    def lora_paths(self) -> list[Path]:
+        """The photograph's own, whatever trained_lora_path says; the edit's is semantic_lora_path."""
+        return [self.weights_path()]
+
     def stem(self, step: int | None = None) -> str:
         """File stem of the weights after `step` optimizer steps (None: at the end of training)."""
         step = self.config.train_iteration if step is None else step
@@ -162,16 +184,20 @@ class RealRun(Run):
         return f"{self.dataset}_{self.photograph.stem}"
 
 
-def _slug(prompt: str) -> str:
-    """A prompt as part of a file name: letters and digits; a long one is cut, its CRC tells it apart."""
-    slug = re.sub(r"\W+", "_", prompt).strip("_")
-    return slug if len(slug) <= 60 else f"{slug[:50]}_{crc32(prompt.encode()):08x}"
+def _decimals(scale: float) -> str:
+    return f"{scale + 0.0:.2f}" if round(scale, 2) == scale else f"{scale}"  # + 0.0: -0.0 is 0.0
+
+
+def _slug(text: str) -> str:
+    """A text as part of a file name: letters and digits; a long one is cut, its CRC tells it apart."""
+    slug = re.sub(r"\W+", "_", text).strip("_")
+    return slug if len(slug) <= 60 else f"{slug[:50]}_{crc32(text.encode()):08x}"
 
 
 def expand_runs(config: Config) -> list[Run]:
     """List the runs of a sweep: datasets, then versions from train_start on, then noise_scales.
 
-    A dataset takes the prompt and the prompts file at its own position in the lists, or the last there is.
+    A dataset takes the text and the prompts file at its own position in the lists, or the last there is.
     Raises `UserError` when two runs would share a folder, as 1.0 and 1.04 do, names having one decimal.
     """
     runs: list[Run] = []

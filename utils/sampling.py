@@ -5,12 +5,17 @@ velocity = d x_t / d sigma, so integrating from sigma = 1 down to sigma = 0 turn
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from utils.schema import SliderScale
+
 VelocityFn = Callable[[Tensor, Tensor], Tensor]
 """(x_t of shape (B, ...), sigma of shape (B,)) -> velocity, shaped like x_t."""
+
+Scale = TypeVar("Scale", bound=SliderScale)
 
 OnStep = Callable[[int, Tensor], None]
 """(step_index just done, x_t after it); for progress bars and for looking at what happens on the way."""
@@ -85,13 +90,13 @@ def euler_sample(
 
 
 def sweep_skips(
-    velocity_for: Callable[[float], VelocityFn],
+    velocity_for: Callable[[Scale], VelocityFn],
     x_start: Tensor,
     sigmas: Tensor,
     skips: Sequence[int],
-    scales: Sequence[float],
+    scales: Sequence[Scale],
     on_step: OnStep | None = None,
-) -> dict[int, dict[float, Tensor]]:
+) -> dict[int, dict[Scale, Tensor]]:
     """Generate at every slider scale, the edit setting in at step `skip`, for every skip.
 
     Before `skip` all scales follow the unedited base (scale 0), which keeps the composition; that prefix is
@@ -104,7 +109,7 @@ def sweep_skips(
         x_start: (B, ...), noise at sigmas[0].
         sigmas: (N + 1,) as in `euler_sample`.
         skips: step indices in 0..N; N means the edit never sets in.
-        scales: slider scales, of either sign; a repeated scale is computed once.
+        scales: slider scales, of either sign, or one a LoRA in a tuple; a repeated one is computed once.
         on_step: as in `euler_sample`, called for every forward pass made.
 
     Returns:
@@ -118,16 +123,16 @@ def sweep_skips(
         raise ValueError(f"expected at least one skip and one scale, found skips={skips}, scales={scales}")
     if outside := [skip for skip in skips if not 0 <= skip <= num_steps]:
         raise ValueError(f"expected every skip within 0..{num_steps}, found {outside}")
-    edited = list(dict.fromkeys(scale for scale in scales if scale != 0))
+    edited = _edited(scales)
     base_end = num_steps if len(edited) < len(set(scales)) else max(skips)
 
     base = {0: x_start}
-    base_velocity, done = velocity_for(0.0), 0
+    base_velocity, done = velocity_for(_zero(scales[0])), 0
     for step in sorted({*skips, base_end}):
         base[step] = euler_sample(base_velocity, base[done], sigmas, done, step, on_step)
         done = step
 
-    samples: dict[int, dict[float, Tensor]] = {skip: dict.fromkeys(scales, base[done]) for skip in skips}
+    samples: dict[int, dict[Scale, Tensor]] = {skip: dict.fromkeys(scales, base[done]) for skip in skips}
     for scale in edited:
         velocity = velocity_for(scale)
         for skip in samples:
@@ -136,19 +141,29 @@ def sweep_skips(
 
 
 def sweep(
-    velocity_for: Callable[[float], VelocityFn],
+    velocity_for: Callable[[Scale], VelocityFn],
     x_start: Tensor,
     sigmas: Tensor,
     skip: int,
-    scales: Sequence[float],
+    scales: Sequence[Scale],
     on_step: OnStep | None = None,
-) -> dict[float, Tensor]:
+) -> dict[Scale, Tensor]:
     """Generate at every slider scale for one skip; `sweep_skips` says how. Returns {scale: (B, ...)}."""
     return sweep_skips(velocity_for, x_start, sigmas, [skip], scales, on_step)[skip]
 
 
-def sweep_forwards(num_inference_steps: int, skips: Sequence[int], scales: Sequence[float]) -> int:
+def sweep_forwards(num_inference_steps: int, skips: Sequence[int], scales: Sequence[Scale]) -> int:
     """Count the forward passes `sweep_skips` makes, the total of its progress bar."""
-    edited = {scale for scale in scales if scale != 0}
+    edited = _edited(scales)
     base = num_inference_steps if len(edited) < len(set(scales)) else max(skips)
     return base + len(edited) * sum(num_inference_steps - skip for skip in set(skips))
+
+
+def _zero(scale: Scale) -> Scale:
+    """Scale 0, of as many LoRAs."""
+    return cast(Scale, (0.0,) * len(scale) if isinstance(scale, tuple) else 0.0)
+
+
+def _edited(scales: Sequence[Scale]) -> list[Scale]:
+    """The scales that are not the base model's, each once."""
+    return [scale for scale in dict.fromkeys(scales) if (any(scale) if isinstance(scale, tuple) else scale)]

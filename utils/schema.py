@@ -20,6 +20,9 @@ INVERSIONS = ("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedi
 INVERSION_RULES = ("difference", "joint", "authors")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
 
+SliderScale = float | tuple[float, ...]
+"""A slider's position; of several LoRAs together, one of each."""
+
 
 @dataclass
 class Config:
@@ -70,7 +73,7 @@ class Config:
 
     # generation
     use_trained_lora_path: bool = False  # apply trained_lora_path in place of each run's own LoRA
-    trained_lora_path: str = ""
+    trained_lora_path: list[str] = field(default_factory=list)  # several act together
     use_prompts_file: bool = False  # draw prompts from prompts_file in place of prompt
     prompts_file: list[str] = field(
         default_factory=lambda: ["prompts-person.yaml"]
@@ -83,6 +86,9 @@ class Config:
     count_gen: int = 2  # images (seeds) for each run and skip
     skips: list[int] = field(default_factory=lambda: [14])  # step index from which the adapter is active
     scales: list[float] = field(default_factory=lambda: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    lora_scales: list[list[float]] = field(
+        default_factory=list
+    )  # for several trained_lora_path, one list each; none: scales for all. Every combination is drawn
     save_gif: bool = False  # beside a seed's grid, a GIF of the slider moving there and back for each skip
     output_folder_gen: str = "output/eval/image/"
 
@@ -97,8 +103,10 @@ class Config:
 KEYS: dict[str, Any] = get_type_hints(Config)
 _TYPED = OmegaConf.structured(Config)
 
-# One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. A prompt keeps its commas.
-COMMA_LISTS = {key for key, kind in KEYS.items() if get_origin(kind) is list} - {"prompt"}
+# One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. Prompts and paths keep commas.
+COMMA_LISTS = {key for key, kind in KEYS.items() if get_origin(kind) is list} - {
+    *("prompt", "trained_lora_path", "lora_scales")
+}
 
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",
@@ -108,6 +116,7 @@ _EXPECTED: dict[Any, str] = {
     list[int]: "a list of whole numbers",
     list[float]: "a list of numbers",
     list[str]: "a list of texts",
+    list[list[float]]: "a list of lists of numbers",
 }
 
 
@@ -142,6 +151,7 @@ _RULES: dict[str, Rule] = {
     "noise_scales": ((lambda value: bool(value) and min(value) >= 0), "at least one number, none below 0"),
     "skips": ((lambda value: bool(value) and min(value) >= 0), "at least one whole number, none below 0"),
     "scales": (bool, "at least one number"),
+    "lora_scales": (all, "at least one number in each list"),
     **dict.fromkeys(("alpha", "lr"), _POSITIVE),
     **dict.fromkeys(("datasets", "prompts_file"), _FILLED),
     # An empty prompt is a prompt.
@@ -188,9 +198,10 @@ def coerce(key: str, value: Any) -> Any:
         raise wrong_type from None
     entries = value if is_list else [value]
     # A "???" or "${...}" passes OmegaConf as text whatever the type.
-    if not all(isinstance(entry, entry_type) for entry in entries):
+    if not all(_is(entry_type, entry) for entry in entries):
         raise wrong_type
-    if entry_type is float and not all(map(math.isfinite, entries)):
+    numbers = [number for entry in entries for number in (entry if isinstance(entry, list) else [entry])]
+    if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
         raise ValueError(f"expected finite numbers, found {found!r}")
     test, wanted = _RULES.get(key, (lambda _: True, ""))
     if not test(value):
@@ -198,15 +209,23 @@ def coerce(key: str, value: Any) -> Any:
     return value
 
 
-def _may_become(kind: type, entry: Any) -> bool:
+def _is(kind: Any, entry: Any) -> bool:
+    if kind == list[float]:
+        return isinstance(entry, list) and all(isinstance(number, float) for number in entry)
+    return isinstance(entry, kind)
+
+
+def _may_become(kind: Any, entry: Any) -> bool:
     """Refuse what OmegaConf would let pass: True as the text "True", 7 as a flag, a list within a list."""
+    if kind == list[float]:
+        return isinstance(entry, list) and all(_may_become(float, number) for number in entry)
     if kind is bool:
         return entry in (0, 1, "0", "1", "true", "false")
     return not isinstance(entry, (list, dict, bool, type(None)))
 
 
 def _as_list(key: str, value: Any) -> Any:
-    if value is None:
+    if value is None or (value == "" and key != "prompt"):
         return []
     if isinstance(value, str) and key in COMMA_LISTS:
         return [] if not value.strip() else [part.strip() for part in value.split(",")]
@@ -227,5 +246,11 @@ def contradictions(config: Config) -> list[str]:
     if config.use_trained_lora_path and not config.trained_lora_path:
         faults.append(
             "trained_lora_path: expected a LoRA file, since use_trained_lora_path is on; found nothing"
+        )
+    loras = len(config.trained_lora_path) if config.use_trained_lora_path else 1
+    if config.lora_scales and len(config.lora_scales) != loras:
+        faults.append(
+            f"lora_scales: expected a list of scales for each of {loras} LoRAs (trained_lora_path, with "
+            f"use_trained_lora_path on), found {len(config.lora_scales)}"
         )
     return faults

@@ -16,11 +16,11 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
         runs: to be generated.
         train_command: the command that trains them, to say in the error.
     """
-    missing = [run for run in runs if not run.lora_path.is_file()]
+    missing = [path for run in runs for path in run.lora_paths if not path.is_file()]
     if not missing:
         return
-    paths = ", ".join(dict.fromkeys(str(run.lora_path) for run in missing))
-    if missing[0].config.use_trained_lora_path:
+    paths = ", ".join(dict.fromkeys(map(str, missing)))
+    if runs[0].config.use_trained_lora_path:
         raise UserError(f"trained_lora_path: expected a LoRA file, found none at {paths}")
     raise UserError(f"{paths}: expected a trained LoRA, found none; train it with: {train_command}")
 

@@ -24,7 +24,7 @@ import _path  # noqa: F401
 from train_image_script import METHODS
 
 from utils.config import check_writable
-from utils.errors import run_cli
+from utils.errors import UserError, run_cli
 from utils.runner import list_runs, load_base, prepare, run_all
 from utils.runs import Run
 from utils.shots import check_loras, choose_prompts
@@ -38,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _options(argv)
     study = prepare(study_arguments, __doc__ or "", METHODS)
+    if study.config.use_trained_lora_path and len(study.config.trained_lora_path) > 1:
+        raise UserError("trained_lora_path: expected one LoRA to measure, found several")
     if study.dry_run:
-        list_runs(study.runs, lambda run: {"lora": run.lora_path, "results": options.out})
+        list_runs(study.runs, lambda run: {"lora": run.lora_paths[0], "results": options.out})
         return 0
     check_loras(study.runs, study.command("train_image_script.py"))
     seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -94,7 +94,7 @@ def measure(
     read: dict[float, list[Readings]] = {scale: [] for scale in scales}
     pictures: dict[int, list[Image.Image]] = {}
     total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
-    with applied_lora(flux.transformer, run.lora_path), tqdm(total=total, desc=run.dataset) as bar:
+    with applied_lora(flux.transformer, run.lora_paths[0]), tqdm(total=total, desc=run.dataset) as bar:
         for batch, sweep in sweep_batches(flux, embeds, seeds, [skip], scales, config, progress=bar.update):
             for scale in scales:
                 read[scale].append(reader(sweep[skip][scale]))
@@ -221,7 +221,7 @@ def _write_json(measured: Sequence[Measured], path: Path, command: str) -> None:
         {
             "run": one.run.name,
             "dataset": one.run.dataset,
-            "lora": str(one.run.lora_path),
+            "lora": str(one.run.lora_paths[0]),
             "prompt": _prompt(one.run),
             "skip": one.run.config.skips[0],
             **asdict(one.report),

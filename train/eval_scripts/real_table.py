@@ -117,7 +117,7 @@ def measure_inversion(
             for index, (run, photo) in enumerate(zip(runs, photos, strict=True)):
                 with ExitStack() as loras:
                     if inversion == "lora":
-                        loras.enter_context(applied_lora(flux.transformer, run.lora_path, "inversion"))
+                        loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
                     sweeps.append(edit_photo(run, flux, photo, index, embeds[run.prompt]))
         sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)
         truth = render(with_edit(people, name)) * 2 - 1
