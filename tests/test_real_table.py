@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -53,6 +54,22 @@ def test_every_inversion_is_measured(table: Script) -> None:
         assert at_one["in_place_psnr"] != at_one["untouched_psnr"]
     assert len(list(Path("output/models/image/portraits").rglob("*2epoch.safetensors"))) == 2
     assert Path("output/eval/real/table.md").read_text().split("\n\n")[0] in out
+
+
+def test_each_inversion_at_its_best(table: Script) -> None:
+    real_table = importlib.import_module("real_table")
+
+    def row(inversion: str, edit: str, skip: int, scale: float, error: float):
+        return real_table.Row(inversion, edit, skip, scale, 30.0, 20.0, 25.0, 26.0, scale, error, 0.0, 2.0)
+
+    rows = [row("euler", edit, 14, 0.0, 0.0) for edit in ("age", "smile")]
+    rows += [row("euler", "age", 14, 0.5, 0.02), row("euler", "smile", 14, 0.5, 0.06)]
+    rows += [row("euler", "age", 8, 1.0, 0.01), row("euler", "smile", 8, 1.0, 0.09)]
+    rows += [row("flowedit", edit, 8, 1.0, 0.03) for edit in ("age", "smile")]
+    euler, flowedit = real_table.at_best(rows)
+    assert (euler.inversion, euler.edit, euler.skip, euler.scale) == ("euler", "mean of 2", 14, 0.5)
+    assert euler.error == pytest.approx(0.04)
+    assert (flowedit.skip, flowedit.moved, flowedit.edit_psnr) == (8, 1.0, 25.0)
 
 
 def test_a_portraits_lora_is_trained_once(table: Script, monkeypatch: pytest.MonkeyPatch) -> None:
