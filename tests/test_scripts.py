@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TRAIN, Script, command
 from PIL import Image
+from safetensors.torch import load_file
 
 from utils.adapters import adapter_names
 from utils.config import Run, read_config
+from utils.flux import Flux
 
 SCRIPTS = ("train_image_script", "gen_image_script")
 RUN = "{0}_vtrain_image_4.0eta_3.0ns_full_base_v1"
@@ -51,6 +54,43 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         assert files(folder) == {*per_seed, "6666.png", "6667.png"}
         assert str(folder.relative_to(site)) in out
     assert (len(loads), loads[1].text_encoder, adapter_names(loads[1].transformer)) == (2, None, [])
+
+
+PAIR_METHODS = {
+    "train_image": ("content", "semantic"),
+    "train_image_wocontent": ("semantic",),
+    "train_image_wocfg": ("content", "semantic"),
+    "train_image_fm": ("content", "semantic"),
+    "train_image_sliders": ("positive", "negative"),
+}
+
+
+@pytest.mark.parametrize("method", PAIR_METHODS)
+def test_every_method_trains_two_steps_and_leaves_the_base_bit_for_bit(
+    script: Script, loads: list, method: str
+) -> None:
+    pristine: dict[str, torch.Tensor] = {}
+    own = importlib.import_module(method)
+    train_run = own.train_run
+
+    def noting(run: Run, flux: Flux, *rest: object) -> object:
+        pristine.update({name: weight.clone() for name, weight in flux.transformer.state_dict().items()})
+        return train_run(run, flux, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "train_run", noting)
+        status, _, err = script("train_image_script", "--c=mini", f"python_name={method}", "datasets=age")
+    assert status == 0, err
+    (log,) = Path("output/models").rglob("losses.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(line.keys() == {"step", "seconds", *PAIR_METHODS[method]} for line in lines)
+    (lora,) = Path("output/models").rglob("*2epoch.safetensors")
+    weights = load_file(lora)
+    assert any(weight.any() for name, weight in weights.items() if "lora_B" in name)
+    after = loads[-1].transformer.state_dict()
+    assert after.keys() == pristine.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in pristine.items())
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(site: Path, script: Script) -> None:

@@ -190,6 +190,37 @@ def test_same_seed_same_bits_whatever_the_global_state(tmp_path, mini_flux_loade
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+class Watched:
+    """An objective whose content adapter is noted before every step."""
+
+    def __init__(self, objective, losses: int | None = None) -> None:
+        self.objective, self.count, self.content = objective, losses, []
+        self.adapters, self.saved = objective.adapters, objective.saved
+
+    def losses(self, model: FluxVelocity, batch: PairBatch):
+        content = adapter_parameters(model.flux.transformer, "content")
+        self.content.append([weight.detach().clone() for weight in content])
+        for index, loss in enumerate(self.objective.losses(model, batch)):
+            if index == self.count:
+                return
+            yield loss
+
+
+@pytest.mark.parametrize("python_name", ["train_image", "train_image_fm", "train_image_wocfg"])
+def test_the_semantic_loss_never_touches_the_content_adapter(tmp_path, mini_flux_loaded, pairs, python_name):
+    seen = []
+    for folder, losses in (("both", None), ("content", 1)):
+        run = make_run(tmp_path / folder, python_name=python_name)
+        watched = Watched(objective_of(run), losses)
+        learn(run, mini_flux_loaded, pairs, watched)
+        seen.append(watched.content)
+    both, alone = seen
+    assert len(both) == 6
+    assert not torch.equal(both[0][1], both[-1][1])
+    for left, right in zip(both, alone, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
 def test_losses_fall(tmp_path, mini_flux_loaded, pairs):
     run = make_run(tmp_path, train_iteration=60, save_per_steps=60, log_every=20, cfg_eta=1.0)
     learn(run, mini_flux_loaded, pairs[:1], objective_of(run))
