@@ -124,6 +124,7 @@ def test_files_and_grids(mini_flux_loaded: Flux, lora: Path, tmp_path: Path) -> 
     assert written(run) == {
         "8.png",
         "9.png",
+        "record.json",
         *(f"{seed}/prompt.txt" for seed in (8, 9)),
         *(f"{s}/skip{skip}_scale{x}.png" for s in (8, 9) for skip in (1, 3) for x in ("0.00", "1.00")),
     }

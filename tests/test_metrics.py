@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
@@ -16,7 +17,9 @@ from utils.metrics import (
     leakage,
     markdown_table,
     movement,
+    pixel_change,
     psnr,
+    ssim,
 )
 
 
@@ -38,6 +41,69 @@ def test_psnr_of_a_known_error():
 def test_psnr_refuses_shapes_that_would_broadcast():
     with pytest.raises(ValueError, match="equal shapes"):
         psnr(torch.zeros(2, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
+# ssim
+
+
+def slow_ssim(x, y):
+    """Wang et al. 2004, window by window: float64 images (C, H, W) in [0, 1], mirrored at the edges."""
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-offsets.square() / (2 * 1.5**2))
+    window = window[:, None] * window / window.sum() ** 2
+    x, y = (torch.from_numpy(np.pad(z.numpy(), ((0, 0), (5, 5), (5, 5)), "reflect")) for z in (x, y))
+    values = []
+    for c in range(len(x)):
+        for i in range(x.shape[1] - 10):
+            for j in range(x.shape[2] - 10):
+                a, b = x[c, i : i + 11, j : j + 11], y[c, i : i + 11, j : j + 11]
+                ma, mb = (window * a).sum(), (window * b).sum()
+                va, vb = (window * (a - ma).square()).sum(), (window * (b - mb).square()).sum()
+                cov = (window * (a - ma) * (b - mb)).sum()
+                luminance = (2 * ma * mb + 0.01**2) / (ma**2 + mb**2 + 0.01**2)
+                values.append((luminance * (2 * cov + 0.03**2) / (va + vb + 0.03**2)).item())
+    return sum(values) / len(values)
+
+
+def test_ssim_equals_a_loop_over_its_definition():
+    reference = torch.rand(2, 3, 12, 14, generator=rng()) * 2 - 1
+    noise = torch.tensor([0.1, 0.8]).view(2, 1, 1, 1) * torch.randn(reference.shape, generator=rng(1))
+    images = (reference + noise).clamp(-1, 1)
+    pairs = zip((images.double() + 1) / 2, (reference.double() + 1) / 2, strict=True)
+    expected = [slow_ssim(x, y) for x, y in pairs]
+    assert expected[0] > 0.9 > 0.6 > expected[1]
+    assert ssim(images, reference).tolist() == pytest.approx(expected, abs=1e-6)
+    assert ssim(reference, images).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_of_equal_constant_and_inverted_images():
+    image = torch.rand(1, 3, 32, 32, generator=rng()) * 2 - 1
+    assert ssim(image, image.clone()).item() == pytest.approx(1)
+    assert ssim(-image, image).item() < 0
+    # without structure the luminance alone is left; values in [0, 1]
+    a, b = torch.full((1, 3, 16, 16), -0.5), torch.full((1, 3, 16, 16), 0.5)
+    expected = (2 * 0.25 * 0.75 + 0.01**2) / (0.25**2 + 0.75**2 + 0.01**2)
+    assert ssim(a, b).item() == pytest.approx(expected, abs=1e-6)
+    grey = torch.full((1, 3, 16, 16), 0.3)  # in float32 rounding takes 2e-4 off
+    assert ssim(grey, grey.clone()).item() == 1
+
+
+def test_ssim_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match="ssim: expected two equal shapes"):
+        ssim(torch.zeros(2, 3, 16, 16), torch.zeros(1, 3, 16, 16))
+
+
+# pixel_change
+
+
+def test_pixel_change_is_a_share_of_the_range_and_does_not_cancel():
+    reference = torch.zeros(4, 3, 8, 8)
+    reference[3] = -1
+    images = reference.clone()
+    images[1, 0] += 0.6
+    images[2, :, :4], images[2, :, 4:] = 0.5, -0.5
+    images[3] = 1
+    assert pixel_change(images, reference).tolist() == pytest.approx([0, 0.1, 0.25, 1])
 
 
 # frechet_distance

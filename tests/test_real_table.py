@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TRAIN, Script
+from PIL import Image
 
 from tinyflux.people import ATTRIBUTES
 from tinyflux.render import render
@@ -34,8 +35,8 @@ def table(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Script
         def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
             return {name: images.mean(dim=(1, 2, 3)) / 2 + 0.5 for name in ATTRIBUTES}
 
-    monkeypatch.setattr("tinyflux.render.render", small)
-    monkeypatch.setattr("tinyflux.probe.load_probe", Probe)
+    monkeypatch.setattr("real_edits.render", small)
+    monkeypatch.setattr("real_edits.load_probe", Probe)
     return lambda *arguments: script("real_table", "--c=real", *arguments)
 
 
@@ -54,19 +55,20 @@ def test_every_inversion_is_measured(table: Script) -> None:
         assert at_one["in_place_psnr"] != at_one["untouched_psnr"]
     assert len(list(Path("output/models/image/portraits").rglob("*2epoch.safetensors"))) == 2
     assert Path("output/eval/real/table.md").read_text().split("\n\n")[0] in out
+    assert Image.open("output/eval/real/grid.png").height > 6 * 256
 
 
 def test_each_inversion_at_its_best(table: Script) -> None:
-    real_table = importlib.import_module("real_table")
+    real_edits = importlib.import_module("real_edits")
 
     def row(inversion: str, edit: str, skip: int, scale: float, error: float):
-        return real_table.Row(inversion, edit, skip, scale, 30.0, 20.0, 25.0, 26.0, scale, error, 0.0, 2.0)
+        return real_edits.Row(inversion, edit, skip, scale, 30.0, 20.0, 25.0, 26.0, scale, error, 0.0, 2.0)
 
     rows = [row("euler", edit, 14, 0.0, 0.0) for edit in ("age", "smile")]
     rows += [row("euler", "age", 14, 0.5, 0.02), row("euler", "smile", 14, 0.5, 0.06)]
     rows += [row("euler", "age", 8, 1.0, 0.01), row("euler", "smile", 8, 1.0, 0.09)]
     rows += [row("flowedit", edit, 8, 1.0, 0.03) for edit in ("age", "smile")]
-    euler, flowedit = real_table.at_best(rows)
+    euler, flowedit = real_edits.at_best(rows)
     assert (euler.inversion, euler.edit, euler.skip, euler.scale) == ("euler", "mean of 2", 14, 0.5)
     assert euler.error == pytest.approx(0.04)
     assert (flowedit.skip, flowedit.moved, flowedit.edit_psnr) == (8, 1.0, 25.0)
@@ -78,7 +80,7 @@ def test_a_portraits_lora_is_trained_once(table: Script, monkeypatch: pytest.Mon
         return json.loads(Path("output/eval/real/table.json").read_text())["rows"]
 
     before = measure()
-    monkeypatch.setattr("train_image_real.train_run", None)
+    monkeypatch.setattr("real_edits.train_run", None)
     joint = measure("inversion_rule=joint")
     assert [row["inversion"] for row in joint] == ["lora, joint"] * 2
     assert joint[0]["training_seconds"] == before[0]["training_seconds"] > 0

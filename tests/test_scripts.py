@@ -37,7 +37,7 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         first = stem.replace("2epoch", "1epoch")
         written = {name for name in files(folder) if not name.startswith("tensorboard/")}
         weights = {f"{name}.{suffix}" for name in (stem, first) for suffix in ("pt", "safetensors")}
-        assert written == {*weights, "config.yaml", "losses.jsonl"}
+        assert written == {*weights, "config.yaml", "losses.jsonl", "record.json"}
         assert list(folder.glob("tensorboard/events*"))
         assert read_config(folder / "config.yaml").datasets == [dataset]
         assert len((folder / "losses.jsonl").read_text().splitlines()) == 2
@@ -51,7 +51,7 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         folder = site / "output/eval/image" / dataset / RUN.format(dataset) / "2epoch_a_cat"
         images = {f"skip{skip}_scale{scale}.png" for skip in (1, 2) for scale in ("0.00", "0.50", "-1.00")}
         per_seed = {f"{seed}/{name}" for seed in (6666, 6667) for name in {*images, "prompt.txt"}}
-        assert files(folder) == {*per_seed, "6666.png", "6667.png"}
+        assert files(folder) == {*per_seed, "6666.png", "6667.png", "record.json"}
         assert str(folder.relative_to(site)) in out
     assert (len(loads), loads[1].text_encoder, adapter_names(loads[1].transformer)) == (2, None, [])
 

@@ -21,6 +21,7 @@ from utils.flux import Flux, FluxVelocity, load_flux
 from utils.lora_files import load_lora
 from utils.objectives import PairBatch, build_objective
 from utils.pairs import ImagePair
+from utils.records import read_record
 from utils.schema import LR_SCHEDULERS as SCHEDULER_NAMES
 from utils.trainer import LR_SCHEDULERS, TrainResult, train
 
@@ -88,6 +89,9 @@ def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pair
     assert {name: lines(run)[-1][name] for name in ("content", "semantic")} == result.losses
     assert list(run.folder.glob("tensorboard/events*"))
     assert result.seconds > 0
+    record = read_record(run.record_path)
+    assert (record.work, record.count) == ("training", 6)
+    assert record.seconds >= result.seconds
     assert result.steps_per_second == pytest.approx(6 / result.seconds)
 
     assert adapter_names(flux.transformer) == []

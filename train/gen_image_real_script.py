@@ -10,6 +10,7 @@ from pathlib import Path
 import _path  # noqa: F401
 from train_image_real_script import METHODS
 
+from utils.calibration import with_scales
 from utils.config import check_writable
 from utils.errors import run_cli
 from utils.runner import list_runs, load_base, prepare, run_all
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         list_runs(runs, lambda run: {"photo": run.photograph, "images": run.seeds_folder})
         return 0
     check_semantic_lora(study.config)
+    runs = [with_scales(run, [Path(study.config.semantic_lora_path)]) for run in runs]
     if study.config.inversion == "lora":
         check_loras(runs, study.command("train_image_real_script.py"))
     seeds = choose_seeds(study.config)

@@ -1,5 +1,6 @@
 """The images of a study's runs, whatever they were trained on: checks, the base once, a sweep a run."""
 
+from utils.calibration import with_scales
 from utils.config import check_writable
 from utils.runner import Study, list_runs, load_base, run_all
 from utils.shots import check_loras, choose_prompts, choose_seeds
@@ -25,6 +26,7 @@ def generate_study(study: Study, train_script: str) -> int:
         )
         return 0
     check_loras(study.runs, study.command(train_script))
+    runs = [with_scales(run, run.lora_paths) for run in study.runs]
     seeds = choose_seeds(study.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
     for run in study.runs:
@@ -34,7 +36,7 @@ def generate_study(study: Study, train_script: str) -> int:
 
     print(f"seeds: {', '.join(map(str, seeds))}")
     return run_all(
-        study.runs,
+        runs,
         lambda run: generate_run(run, flux, seeds, prompts[run.name], embeds),
         f"each seed's grid is SEED.png in there, beginning with {seeds[0]}.png",
     )

@@ -74,22 +74,44 @@ def load_config(
     values out of range, keys that contradict each other.
     """
     study_path = find_yaml(config_dir, name, "config")
-    study = _read_yaml(study_path)
-    command, faults = _parse_overrides(overrides)
-    base = command.get("base", study.get("base", Config().base))
+    command, faults = parse_overrides(overrides)
+    layers = {study_path.name: read_mapping(study_path), "command line": command}
+    return layer_config(layers, config_dir, methods, train_methods, faults)
+
+
+def layer_config(
+    layers: Mapping[str, dict[str, Any]],
+    config_dir: Path,
+    methods: Collection[str] | None = None,
+    train_methods: Collection[str] | None = None,
+    faults: Sequence[str] = (),
+) -> Config:
+    """A config of layers, each over the one before, on the base that the last of them to do so names.
+
+    Args:
+        layers: keys and values by where they come from, for the errors.
+        config_dir: its base/ is looked in first.
+        methods, train_methods: as in `load_config`.
+        faults: found before, to be told with the others.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    base = next((layer["base"] for layer in reversed([*layers.values()]) if "base" in layer), Config().base)
     own_bases = config_dir / "base"
     base_path = find_yaml(own_bases if own_bases.is_dir() else BASES, str(base), "base")
-    layers = {
-        f"base/{base_path.name}": _read_yaml(base_path),
-        study_path.name: study,
-        "command line": command,
-    }
-    return _build(layers, methods, train_methods, faults)
+    lowest = {f"base/{base_path.name}": read_mapping(base_path)}
+    return _build(lowest | dict(layers), methods, train_methods, list(faults))
 
 
 def read_config(path: Path) -> Config:
     """Read back a config saved by `save_config`, complete in itself; raises `UserError` on any fault."""
-    return _build({str(path): _read_yaml(path)}, None, None, [])
+    return read_settings({str(path): read_mapping(path)})
+
+
+def read_settings(layers: Mapping[str, dict[str, Any]], faults: Sequence[str] = ()) -> Config:
+    """A config of layers complete in themselves, without a base's YAML; raises `UserError` on any fault."""
+    return _build(layers, None, None, list(faults))
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -98,14 +120,15 @@ def save_config(config: Config, path: Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; raises `UserError` if it holds no mapping."""
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {shorten(content)}")
     return {str(key): value for key, value in content.items()}
 
 
-def _parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Split key=value arguments; text is taken as it stands, anything else is read as YAML."""
     values, faults = {}, []
     for override in overrides:

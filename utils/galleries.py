@@ -14,6 +14,7 @@ from utils.figures import Grid, draw_grid, save_gif, to_images
 from utils.flux import Flux, PromptEmbeds
 from utils.generate import Scale, Sweep, sweep_batches
 from utils.photos import Photo
+from utils.records import recorded
 from utils.runs import RealRun
 from utils.sampling import sweep_forwards
 
@@ -41,7 +42,11 @@ def write_images(
     total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, scales)
     prompt_of = dict(zip(seeds, prompts, strict=True))
     grids = []
-    with tqdm(total=total, desc=run.dataset, unit="step") as bar:
+    made = len(seeds) * len(config.skips) * len(scales)
+    with (
+        recorded(run.seeds_folder / "record.json", "generation", made, flux.device),
+        tqdm(total=total, desc=run.dataset, unit="step") as bar,
+    ):
         for batch, images in sweep_batches(
             flux, of_seeds, seeds, config.skips, scales, config, progress=bar.update
         ):

@@ -103,6 +103,23 @@ def load_lora(transformer: nn.Module, path: Path, adapter_name: str) -> dict[str
     return metadata
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata in a LoRA file's header, {} for a .pt; raises `UserError` for what is no LoRA file."""
+    return _read(path)[1]
+
+
+def update_metadata(path: Path, changes: Mapping[str, str]) -> None:
+    """Write a .safetensors anew with `changes` over the metadata in its header, whole or not at all.
+
+    Raises:
+        UserError: if it is no .safetensors; a .pt has no header.
+    """
+    tensors, metadata = _read(path)
+    if not _is_safetensors(path):
+        raise UserError(f"{path}: expected a .safetensors, whose header can be written to, found a .pt")
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={**metadata, **changes}))
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in place: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

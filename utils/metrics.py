@@ -8,10 +8,11 @@ are bootstrapped over identities, because identities are what a claim about an e
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.functional.regression import spearman_corrcoef
 
 Readings = Mapping[str, Tensor]
@@ -74,6 +75,31 @@ def psnr(images: Tensor, reference: Tensor) -> Tensor:
     if images.shape != reference.shape:
         raise ValueError(f"psnr: expected two equal shapes, found {images.shape} and {reference.shape}")
     return peak_signal_noise_ratio(images, reference, data_range=2.0, reduction="none", dim=(1, 2, 3))
+
+
+def ssim(images: Tensor, reference: Tensor) -> Tensor:
+    """Structural similarity of each image (Wang et al. 2004), Gaussian window 11 x 11, sigma 1.5.
+
+    Args:
+        images, reference: (B, C, H, W) in [-1, 1]; taken to [0, 1], where its constants belong.
+
+    Returns:
+        (B,), at most 1.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if images.shape != reference.shape:
+        raise ValueError(f"ssim: expected two equal shapes, found {images.shape} and {reference.shape}")
+    # float64: the variance of a flat area is a difference of large numbers, and equal images would fall short
+    images, reference = ((side.double() + 1) / 2 for side in (images, reference))
+    values = structural_similarity_index_measure(images, reference, data_range=1.0, reduction="none")
+    return cast(Tensor, values).float()  # a tuple only if asked for more
+
+
+def pixel_change(images: Tensor, reference: Tensor) -> Tensor:
+    """Mean absolute difference of each image, as a share of the range: (B, C, H, W) in [-1, 1] -> (B,)."""
+    return (images - reference).abs().flatten(1).mean(dim=1) / 2
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:

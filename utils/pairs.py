@@ -29,22 +29,24 @@ class ImagePair:
 
 
 def load_pairs(
-    source_folder: Path, target_folder: Path, resolution: int, resize: str = "error"
+    source_folder: Path, target_folder: Path, resolution: int, resize: str = "error", count: int = 0
 ) -> list[ImagePair]:
-    """Read every pair of the two folders, in natural order of their stems (2 before 10).
+    """Read the pairs of two folders, the first `count` (0: all) in natural order of stems (2 before 10).
 
     Files pair up by stem, whatever their suffixes, never by position. See `load_image` for `resize`. Raises
     `UserError` on a missing or empty folder, a stem found twice in one folder, a source without target or the
-    reverse, an image that cannot be read, and, with resize="error", unequal sizes and images not square.
+    reverse, fewer pairs than `count`, an image that cannot be read, and, with resize="error", unequal sizes
+    and images not square.
     """
     source_paths, target_paths = find_images(source_folder), find_images(target_folder)
     faults = _missing_partners(source_paths, target_paths, target_folder)
     faults += _missing_partners(target_paths, source_paths, source_folder)
+    if count > len(source_paths):
+        faults.append(f"{source_folder}: expected {count} pairs (pair_count), found {len(source_paths)}")
     if faults:
         raise UserError("; ".join(faults))
-    return [
-        _load_pair(stem, path, target_paths[stem], resolution, resize) for stem, path in source_paths.items()
-    ]
+    chosen = list(source_paths.items())[: count or None]
+    return [_load_pair(stem, path, target_paths[stem], resolution, resize) for stem, path in chosen]
 
 
 def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:

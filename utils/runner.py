@@ -133,7 +133,8 @@ def load_runs_pairs(runs: Iterable[Run]) -> dict[str, list[ImagePair]]:
     for run in runs:
         if run.dataset not in pairs:
             pairs[run.dataset] = load_pairs(
-                run.source_folder, run.target_folder, run.config.resolution, run.config.resize
+                *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
+                run.config.pair_count,
             )
     for run in runs:
         check_writable(run.folder)
@@ -167,7 +168,12 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     return flux, embeds
 
 
-def run_all(runs: Sequence[Run], work: Callable[[Run], Path], closing: str) -> int:
+def run_all(
+    runs: Sequence[Run],
+    work: Callable[[Run], Path],
+    closing: str,
+    faults: dict[str, str] | None = None,
+) -> int:
     """Do `work` for every run, whatever becomes of the others, and print a summary.
 
     A run that fails prints its traceback, or its one line if the fault is the user's; Ctrl-C ends everything.
@@ -176,12 +182,13 @@ def run_all(runs: Sequence[Run], work: Callable[[Run], Path], closing: str) -> i
         runs: at least one.
         work: does one run and returns where its result lies.
         closing: what to do next, printed at the end if there is any result.
+        faults: filled with the reason of every run that fails, by its name.
 
     Returns:
         The exit status: 0, 1 if a run failed, or 2 if all did and by the user's fault.
     """
     written: list[Path] = []
-    faults: dict[str, str] = {}
+    faults = {} if faults is None else faults
     status = 2
     for number, run in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {run.name}", flush=True)

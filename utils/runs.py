@@ -91,6 +91,11 @@ class Run:
         return self.folder / "losses.jsonl"
 
     @property
+    def record_path(self) -> Path:
+        """What training cost; generation writes another into seeds_folder."""
+        return self.folder / "record.json"
+
+    @property
     def source_folder(self) -> Path:
         """The images before the edit."""
         return Path(self.config.datasets_folder) / self.dataset / self.config.source_folder

@@ -18,6 +18,7 @@ RESIZE_RULES = ("error", "stretch", "center_crop")
 DTYPES = ("float32", "bfloat16")
 INVERSIONS = ("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit")
 INVERSION_RULES = ("difference", "joint", "authors")
+JUDGES = ("clip", "probe")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
 
 SliderScale = float | tuple[float, ...]
@@ -41,6 +42,7 @@ class Config:
     datasets: list[str] = field(default_factory=lambda: ["glasses"])
     source_folder: str = "source"
     target_folder: str = "target"
+    pair_count: int = 0  # how many of the pairs to learn from, the first in order; 0: all
     resize: str = "error"  # for images that are not square or of unequal size: error, stretch, center_crop
 
     # the method
@@ -85,7 +87,9 @@ class Config:
     start_seed_gen: int = 6666
     count_gen: int = 2  # images (seeds) for each run and skip
     skips: list[int] = field(default_factory=lambda: [14])  # step index from which the adapter is active
-    scales: list[float] = field(default_factory=lambda: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    scales: list[float] = field(
+        default_factory=lambda: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    )  # auto, kept as []: what the LoRA's calibration says (eval_scripts/calibrate.py)
     lora_scales: list[list[float]] = field(
         default_factory=list
     )  # for several trained_lora_path, one list each; none: scales for all. Every combination is drawn
@@ -99,8 +103,22 @@ class Config:
     inversion: str = "lora"  # how a photograph is found in the flow; utils/inversion.py says what each does
     inversion_rule: str = "difference"  # how the edit joins an inversion LoRA: difference, joint, authors
 
+    # measuring; weights are a local path or a hub id, "" goes without
+    judge: str = (
+        "clip"  # what says how far an edit has got: clip (and dinov2), or probe, the face world's own
+    )
+    clip_weights: str = "openai/clip-vit-large-patch14"
+    dinov2_weights: str = "facebook/dinov2-base"
+    lpips_alex_weights: str = "torchvision"  # the backbone's; torchvision fetches its own
+    lpips_vgg_weights: str = "torchvision"
+    arcface_weights: str = ""  # an .onnx file
+    inception_weights: str = ""  # torch-fidelity's file for FID and KID; "torch-fidelity" fetches it
+
 
 KEYS: dict[str, Any] = get_type_hints(Config)
+
+# What a trained LoRA does not depend on: the machine, and all from generation on.
+AFTER_TRAINING = {"device", "output_folder", "base", *list(KEYS)[list(KEYS).index("use_trained_lora_path") :]}
 _TYPED = OmegaConf.structured(Config)
 
 # One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. Prompts and paths keep commas.
@@ -146,6 +164,7 @@ _RULES: dict[str, Rule] = {
     "dtype": _one_of(DTYPES),
     "resize": _one_of(RESIZE_RULES),
     "inversion": _one_of(INVERSIONS),
+    "judge": _one_of(JUDGES),
     "inversion_rule": _one_of(INVERSION_RULES),
     "lr_scheduler": _one_of(LR_SCHEDULERS),
     "noise_scales": ((lambda value: bool(value) and min(value) >= 0), "at least one number, none below 0"),
@@ -159,7 +178,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("base", "pretrained_model_name_or_path", "source_folder", "target_folder"), _TEXT),
     **dict.fromkeys(("output_folder", "output_folder_gen", "config_name"), _TEXT),
     **dict.fromkeys(
-        ("start_step", "end_step", "guidance_scale", "seed", "start_seed_gen", "train_start"), _at_least(0)
+        ("start_step", "end_step", "guidance_scale", "seed", "start_seed_gen", "train_start", "pair_count"),
+        _at_least(0),
     ),
     **dict.fromkeys(
         ("num_inference_steps", "train_iteration", "save_per_steps", "train_count"), _at_least(1)
@@ -179,6 +199,8 @@ def coerce(key: str, value: Any) -> Any:
     An empty value (None) is "" for text and [] for a list. Raises ValueError "expected ..., found ..." on a
     wrong type, on NaN and infinity, and on a value outside the key's own rule.
     """
+    if key == "scales" and value in ("auto", []):
+        return []
     found = value
     kind = KEYS[key]
     is_list = get_origin(kind) is list

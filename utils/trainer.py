@@ -27,6 +27,7 @@ from utils.config import Config, Run, save_config
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
 from utils.objectives import Objective
+from utils.records import recorded
 
 Drawn = TypeVar("Drawn")
 
@@ -53,10 +54,10 @@ def train(
 ) -> TrainResult:
     """Train one run's adapters and save the result; the base model is left as it was found.
 
-    Written to run.folder: config.yaml, losses.jsonl, tensorboard/, and every save_per_steps steps and at the
-    end the adapter `objective.saved` in both LoRA formats. The optimizer is AdamW, its rate as lr_scheduler
-    says, over all of the objective's adapters at once. Every random choice comes from run.seed through a
-    generator of its own, on the CPU, so that it is the same on every device.
+    Written to run.folder: config.yaml, losses.jsonl, record.json, tensorboard/, and every save_per_steps
+    steps and at the end the adapter `objective.saved` in both LoRA formats. The optimizer is AdamW, its rate
+    as lr_scheduler says, over all of the objective's adapters at once. Every random choice comes from
+    run.seed through a generator of its own, on the CPU, so that it is the same on every device.
 
     Args:
         run: names, paths, settings.
@@ -75,7 +76,11 @@ def train(
     accelerator = Accelerator(
         cpu=flux.device.type == "cpu", log_with="tensorboard", project_dir=str(run.folder)
     )
-    with _fresh_adapters(flux, objective.adapters, config, generator), _Log(run, accelerator) as log:
+    with (
+        recorded(run.record_path, "training", config.train_iteration, flux.device),
+        _fresh_adapters(flux, objective.adapters, config, generator),
+        _Log(run, accelerator) as log,
+    ):
         parameters = [p for name in objective.adapters for p in adapter_parameters(flux.transformer, name)]
         # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
         optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)

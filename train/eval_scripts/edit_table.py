@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
     check_writable(options.out)
     # here, so that the checks above come at once
-    from edits import attribute_of, measure, results_table, write_results
+    from edits import measure, results_table, write_results
+    from probes import attribute_of
 
     from utils.flux import PromptEmbeds
     from utils.metrics import markdown_table

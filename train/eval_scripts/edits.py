@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from probes import attribute_of
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tinyflux.people import ATTRIBUTES, COLOURS
-from utils.errors import UserError, nearest
+from tinyflux.people import COLOURS
 from utils.figures import Grid, Plot, Series, draw_grid, save_plot, to_images
 from utils.flux import Flux, PromptEmbeds
 from utils.generate import applied_lora, sweep_batches
@@ -47,21 +47,6 @@ class Measured:
     run: Run
     report: EditReport
     pictures: dict[int, list[Image.Image]]
-
-
-def attribute_of(dataset: str) -> str:
-    """The attribute that a dataset edits: its name, without _single.
-
-    Raises:
-        UserError: the face world has no such attribute.
-    """
-    name = dataset.removesuffix("_single")
-    if name not in ATTRIBUTES:
-        raise UserError(
-            f"datasets: expected names of attributes that the probe reads (and _single), found {dataset!r}"
-            f"{nearest(name, ATTRIBUTES)}; there are: {', '.join(ATTRIBUTES)}"
-        )
-    return name
 
 
 @torch.no_grad()

@@ -1,0 +1,95 @@
+"""One cell of a comparison: trained unless it is, measured unless it was."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from probes import face_probe
+
+from utils.cells import measure_cell
+from utils.config import REPOSITORY, read_config
+from utils.errors import UserError
+from utils.flux import Flux, PromptEmbeds
+from utils.measures import Tools, build_judge, distance_measure, preservation_measures
+from utils.pairs import ImagePair, load_pairs
+from utils.plan import TEXT_METHOD, Cell, Plan
+from utils.runs import Run
+from utils.schema import AFTER_TRAINING
+
+sys.path.append(str(REPOSITORY / "slider_text"))
+
+
+@dataclass
+class Workshop:
+    """What cells share, loaded once.
+
+    Attributes:
+        plan: what is compared.
+        flux: the base.
+        embeds: of every prompt, the empty one among them.
+        tools: the outside networks, or why they are not there.
+    """
+
+    plan: Plan
+    flux: Flux
+    embeds: Mapping[str, PromptEmbeds]
+    tools: Tools
+    _pairs: dict[tuple[str, int], list[ImagePair]] = field(default_factory=dict)
+
+    def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
+        """Train and measure a cell, one prompt an identity; returns its result's path."""
+        run = cell.run
+        if not is_trained(run):
+            self._train(cell)
+        pairs = self._load(run, 0)
+        probe = face_probe(run.dataset) if run.config.judge == "probe" else None
+        measure_cell(
+            cell,
+            self.plan,
+            self.flux,
+            [self.embeds[prompt] for prompt in prompts],
+            build_judge(run.config, self.tools, pairs, probe),
+            preservation_measures(self.tools, probe),
+            distance_measure(self.tools, probe),
+        )
+        return cell.result_path
+
+    def _train(self, cell: Cell) -> None:
+        run = cell.run
+        method: Any = import_module(run.config.python_name)
+        if run.config.python_name == TEXT_METHOD:
+            method.train_run(run, self.flux, cell.prompts, self._embeds_of(cell))
+        else:
+            method.train_run(run, self.flux, self._load(run, run.config.pair_count), self.embeds[""])
+
+    def _embeds_of(self, cell: Cell) -> dict[str, PromptEmbeds]:
+        return {text: self.embeds[text] for prompt in cell.prompts for text in prompt.texts}
+
+    def _load(self, run: Run, count: int) -> list[ImagePair]:
+        key = run.dataset, count
+        if key not in self._pairs:
+            config = run.config
+            self._pairs[key] = load_pairs(
+                run.source_folder, run.target_folder, config.resolution, config.resize, count
+            )
+        return self._pairs[key]
+
+
+def is_trained(run: Run) -> bool:
+    """Whether the run's LoRA is there, trained as its config says.
+
+    Raises:
+        UserError: its folder holds another config's LoRA, which is not overwritten.
+    """
+    if not run.weights_path().is_file() or not run.record_path.is_file():
+        return False
+    there, wanted = asdict(read_config(run.config_path)), asdict(run.config)
+    if changed := [key for key in wanted if key not in AFTER_TRAINING and there[key] != wanted[key]]:
+        raise UserError(
+            f"{run.folder}: expected a LoRA trained with {changed[0]} {wanted[changed[0]]}, found one with "
+            f"{there[changed[0]]}; move it, or give the plan another `out`"
+        )
+    return True

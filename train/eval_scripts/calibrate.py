@@ -1,0 +1,143 @@
+"""Find out what a LoRA's slider is good for, and write it into its file, for `scales: auto`.
+
+cd train
+python eval_scripts/calibrate.py LORA.safetensors
+python gen_image_script.py --c=train_image scales=auto
+
+Found are the scale that gives the pairs' own change, where the slider saturates, and where damage passes a
+limit. Base, pairs, prompts and skip are those of the settings in the file's header; key=value changes them.
+
+options:
+  --upto X         measure at nine scales from 0 to X (2)
+  --identities N   generated images at each (16)
+  --limit X        most damage to put up with (leak 0.1; DINOv2 distance 0.3)
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import _path  # noqa: F401
+from probes import face_probe
+from slider import LIMITS
+
+from utils.config import Config, parse_overrides, read_settings, resolve_model_path
+from utils.errors import UserError, run_cli
+from utils.runner import Study, load_base
+from utils.runs import Run, expand_runs
+from utils.shots import choose_prompts
+
+if TYPE_CHECKING:
+    from utils.calibration import Calibration
+
+FIRST_IDENTITY = 2_000_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write; 0 as the exit status."""
+    args = _parser().parse_intermixed_args(argv)
+    from utils.lora_files import read_metadata, update_metadata
+
+    metadata = read_metadata(args.lora)
+    if "config" not in metadata:
+        raise UserError(f"{args.lora}: expected the settings it was trained with in its header, found none")
+    (run,) = expand_runs(_config(args.lora, metadata["config"], args.overrides))
+    calibration = calibrate(run, args.lora, args.upto, args.identities, args.limit)
+    update_metadata(args.lora, calibration.metadata())
+    print(json.dumps(asdict(calibration), indent=1))
+    print(f"scales: auto is {', '.join(f'{scale:g}' for scale in calibration.scales())}")
+    return 0
+
+
+def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float | None) -> "Calibration":
+    """Measure a LoRA on its base.
+
+    Args:
+        run: gives base, pairs, prompts, skip and judge.
+        lora: the file.
+        upto: greatest scale.
+        identities: images at each scale.
+        limit: most damage; None: the judge's own.
+    """
+    import torch
+
+    from utils.calibration import PAIRS_STRENGTH, Calibration
+    from utils.flux import PromptEmbeds
+    from utils.generate import applied_lora, sweep_images
+    from utils.measures import build_judge, load_tools
+    from utils.pairs import load_pairs
+    from utils.slider_metrics import scale_at, usable_range
+
+    config = run.config
+    pairs = load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize)
+    probe = face_probe(run.dataset) if config.judge == "probe" else None
+    seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
+    prompts = choose_prompts(run, seeds)
+    model_path = resolve_model_path(config.pretrained_model_name_or_path)
+    flux, embeds = load_base(Study(config, [run], model_path, [], False), prompts)
+    judge = build_judge(config, load_tools(config, flux.device, ("clip", "dinov2")), pairs, probe)
+    scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
+    with applied_lora(flux.transformer, lora):
+        of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
+        images = sweep_images(flux, of_seeds, seeds, [skip], scales, config)[skip]
+    strength = torch.stack([judge.strength(images[0.0], images[scale]) for scale in scales], dim=1)
+    damage = torch.stack([judge.damage(images[0.0], images[scale]).mean() for scale in scales])
+    limit = LIMITS[config.judge] if limit is None else limit
+    usable = usable_range(torch.tensor(scales), strength.mean(dim=0), damage, limit)
+    return Calibration(
+        pairs_scale=scale_at(torch.tensor(scales), strength, PAIRS_STRENGTH),
+        usable=upto if usable.breaks is None else usable.breaks,
+        saturates=usable.saturates,
+        breaks=usable.breaks,
+        judge=config.judge,
+        limit=limit,
+        skip=skip,
+        identities=identities,
+    )
+
+
+def _config(lora: Path, text: str, overrides: Sequence[str]) -> Config:
+    """The settings of a LoRA's header under key=value."""
+    try:
+        recorded = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{lora}: expected JSON as its header's settings, found {error}") from None
+    command, faults = parse_overrides(overrides)
+    known = {key.name for key in fields(Config)}
+    layers = {str(lora): {key: recorded[key] for key in known & recorded.keys()}, "command line": command}
+    return read_settings(layers, faults)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("lora", type=Path, metavar="LORA")
+    parser.add_argument("--upto", type=_positive, default=2.0)
+    parser.add_argument("--identities", type=_count, default=16)
+    parser.add_argument("--limit", type=_positive)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run_cli(main)

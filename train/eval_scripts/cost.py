@@ -1,0 +1,70 @@
+"""What a study's runs cost to train and to generate with, from the records that both left.
+
+cd train
+python eval_scripts/cost.py --c=train_image
+
+options of its own:
+  --out FOLDER        where cost.csv and cost.json go (output/eval/measures)
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from train_image_script import METHODS
+
+from utils.config import check_writable
+from utils.errors import UserError, run_cli
+from utils.runner import list_runs, prepare
+from utils.runs import Run
+
+COLUMNS = ("run", "work", "seconds", "count", "per second", "peak GiB", "device")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the records; 0 as the exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=Path("output/eval/measures"))
+    argv = sys.argv[1:] if argv is None else argv
+    options, study_arguments = parser.parse_known_args(argv)
+    study = prepare(study_arguments, __doc__ or "", METHODS)
+    if study.dry_run:
+        list_runs(study.runs, lambda run: {"record": run.record_path})
+        return 0
+    from utils.metrics import markdown_table
+
+    rows = [row for run in study.runs for row in cost_rows(run)]
+    if not rows:
+        paths = ", ".join(str(run.record_path) for run in study.runs)
+        raise UserError(f"{paths}: expected the record of a training, found none; train first")
+    check_writable(options.out)
+    with (options.out / "cost.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    command = shlex.join(["python", "eval_scripts/cost.py", *argv])
+    content = {"command": command, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+    (options.out / "cost.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(markdown_table(COLUMNS, rows))
+    return 0
+
+
+def cost_rows(run: Run) -> list[list[str]]:
+    """A row for the training and one for the generation, as far as their records are there."""
+    from utils.records import read_record
+
+    rows = []
+    for path in (run.record_path, run.seeds_folder / "record.json"):
+        if path.is_file():
+            record = read_record(path)
+            peak = "" if record.peak_bytes is None else f"{record.peak_bytes / 2**30:.2f}"
+            figures = [f"{record.seconds:.1f}", str(record.count), f"{record.per_second:.2f}", peak]
+            rows.append([run.name, record.work, *figures, record.device])
+    return rows
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,86 @@
+"""Compare the images at each slider scale, as a set, with a folder of images: FID and KID.
+
+cd train
+python eval_scripts/distribution.py --c=train_image --reference datasets/real_person/source
+
+Each network whose weights are there gives both: Inception (FID as everybody means it), DINOv2, and where
+judge is probe the face world's probe. Few images give distances that say little; the table says so.
+  --reference FOLDER  the images to compare with
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from _measuring import Row, Subject, measure_images
+
+from utils.errors import UserError, run_cli
+from utils.folders import find_images
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; 0 as the exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--reference", type=lambda folder: find_images(Path(folder)))
+    argv = sys.argv[1:] if argv is None else argv
+    options, rest = parser.parse_known_args(argv)
+    if options.reference is None and not {"--help", "-h"} & set(rest):
+        raise UserError("--reference: expected a folder of images to compare with, found none")
+
+    def measured(subject: Subject) -> list[Row]:
+        return rows_of(subject, options.reference)
+
+    return measure_images(rest, "distribution", __doc__ or "", measured, argv)
+
+
+def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
+    """FID and KID by every network at every scale."""
+    import torch
+
+    from utils.distribution import caution, compare_sets
+    from utils.encoders import Unavailable
+    from utils.pairs import load_image
+
+    count = min(len(reference), len(subject.series.names))
+    if count < 2:
+        raise UserError(
+            f"{subject.run.name}: expected 2 images or more at each scale and in --reference, "
+            f"found {len(subject.series.names)} and {len(reference)}"
+        )
+    resolution = subject.series.images[0.0].shape[-1]
+    wanted = torch.stack([load_image(path, resolution, "center_crop") for path in reference.values()])
+    note = caution(count)
+    rows = []
+    for network, features in _networks(subject).items():
+        if isinstance(features, Unavailable):
+            rows += [Row(subject.run.name, None, f"{name} {network}", features) for name in ("FID", "KID")]
+            continue
+        theirs = features(wanted)
+        for scale, images in subject.series.images.items():
+            for name, value in compare_sets(features(images), theirs).items():
+                measured = torch.tensor([value])
+                rows.append(Row(subject.run.name, scale, f"{name} {network}", measured, note))
+    return rows
+
+
+def _networks(subject: Subject) -> dict[str, Callable]:
+    """Images -> features (B, D) of every network, or why it is not available."""
+    from utils.config import resolve_device
+    from utils.distribution import load_inception
+    from utils.encoders import Unavailable
+
+    config, dinov2 = subject.run.config, subject.tools["dinov2"]
+    device = resolve_device(config.device, lambda line: None)  # it was told for the others
+    networks = {
+        "Inception": load_inception(config.inception_weights, device),
+        "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.embed,
+    }
+    if subject.probe is not None:
+        networks["probe"] = subject.probe.features
+    return networks
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,42 @@
+"""Measure how far an edit has got at each slider scale, on images from gen_image_script.py or any others.
+
+cd train
+python eval_scripts/edit_strength.py --c=train_image
+python eval_scripts/edit_strength.py --c=train_image --at 0=before --at 1=after --text "a person with glasses"
+
+CLIP direction is text-free: the angle between what the pairs change in CLIP's space and what the edit does.
+  --text TEXT         also CLIP's score of the edited images under this text
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import _path  # noqa: F401
+from _measuring import Row, Subject, measure_images
+
+from utils.errors import run_cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; 0 as the exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--text", default="")
+    argv = sys.argv[1:] if argv is None else argv
+    options, rest = parser.parse_known_args(argv)
+
+    def rows_of(subject: Subject) -> list[Row]:
+        from utils.measures import evaluate, strength_measures
+
+        measures = strength_measures(subject.tools, subject.pairs, options.text, subject.probe)
+        return [
+            Row(subject.run.name, scale, name, values)
+            for scale, by_name in evaluate(subject.series, measures).items()
+            for name, values in by_name.items()
+        ]
+
+    return measure_images(rest, "edit_strength", __doc__ or "", rows_of, argv)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,34 @@
+"""Measure what an edit leaves of the image at each scale: pixels, perception, identity, other attributes.
+
+cd train
+python eval_scripts/preservation.py --c=train_image
+python eval_scripts/preservation.py --c=train_image --at 0=before --at 1=after --require
+"""
+
+from collections.abc import Sequence
+
+import _path  # noqa: F401
+from _measuring import Row, Subject, measure_images
+
+from utils.errors import run_cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; 0 as the exit status."""
+    return measure_images(argv, "preservation", __doc__ or "", rows_of)
+
+
+def rows_of(subject: Subject) -> list[Row]:
+    """Every preservation measure at every scale."""
+    from utils.measures import evaluate, preservation_measures
+
+    measures = preservation_measures(subject.tools, subject.probe)
+    return [
+        Row(subject.run.name, scale, name, values)
+        for scale, by_name in evaluate(subject.series, measures).items()
+        for name, values in by_name.items()
+    ]
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,132 @@
+"""Measure a slider as a slider: how even, how far, in order, and over which scales it can be used.
+
+cd train
+python eval_scripts/slider.py --c=train_image
+
+delta_smooth, CR, CSM, SP, OS, the correlations and the usable range are defined in utils/slider_metrics.py.
+The distance is the probe's where judge is probe, else LPIPS alex; the score is the judge's strength.
+  --limit X           damage from which on the image counts as broken (leak 0.1; DINOv2 distance 0.3)
+  --original FOLDER   what the images at scale 0 should be, by name: the photographs, for edits of photographs
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from _measuring import Row, Subject, measure_images
+
+from utils.errors import UserError, run_cli
+from utils.folders import find_images
+
+LIMITS = {"probe": 0.1, "clip": 0.3}
+MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks")
+"""What is measured of the judge's strength, in the order of the columns."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; 0 as the exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--limit", type=_limit)
+    parser.add_argument("--original", type=lambda folder: find_images(Path(folder)))
+    argv = sys.argv[1:] if argv is None else argv
+    options, rest = parser.parse_known_args(argv)
+
+    def measured(subject: Subject) -> list[Row]:
+        return rows_of(subject, options.limit, options.original)
+
+    return measure_images(rest, "slider", __doc__ or "", measured, argv)
+
+
+def _limit(text: str) -> float:
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return limit
+
+
+def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] | None) -> list[Row]:
+    """Every slider metric of one run; `limit` None takes the judge's own."""
+    from utils.encoders import Unavailable
+    from utils.measures import distance_measure
+
+    distance = distance_measure(subject.tools, subject.probe)
+    values = _of_distances(subject, distance) | _of_strength(subject, distance, limit)
+    if original is not None:
+        values["error at 0"] = (
+            distance
+            if isinstance(distance, Unavailable)
+            else distance(_originals(subject, original), subject.series.images[0.0])
+        )
+    return [Row(subject.run.name, None, name, value) for name, value in values.items()]
+
+
+def _of_distances(subject: Subject, distance):
+    from utils.encoders import Unavailable
+    from utils.measures import pairwise_distances
+    from utils.slider_metrics import smoothness
+
+    if isinstance(distance, Unavailable):
+        return {"delta_smooth": distance}
+    if len(subject.series.scales) < 3:
+        return {"delta_smooth": None}
+    return {"delta_smooth": smoothness(pairwise_distances(subject.series, distance))}
+
+
+def _of_strength(subject: Subject, distance, limit: float | None):
+    import torch
+
+    from utils.encoders import Unavailable
+    from utils.measures import build_judge, judge_lacks
+    from utils.slider_metrics import correlations, free_sliders, usable_range
+
+    config, series = subject.run.config, subject.series
+    lacking = judge_lacks(config, subject.tools)
+    if lacking is not None:
+        return dict.fromkeys(MEASURES, lacking)
+    judge = build_judge(config, subject.tools, subject.pairs, subject.probe)
+    before, scales = series.images[0.0], torch.tensor(series.scales)
+    strength = torch.stack([judge.strength(before, after) for after in series.images.values()], dim=1)
+    spearman, pearson = correlations(scales, strength)
+    values = dict.fromkeys(MEASURES)
+    values |= {"Spearman": spearman, "Pearson": pearson}
+    if isinstance(distance, Unavailable):
+        values |= dict.fromkeys(("CR", "CSM", "SP", "OS"), distance)
+    else:
+        others = [distance(before, after) for scale, after in series.images.items() if scale != 0]
+        scores = free_sliders(strength, torch.stack(others, dim=1))
+        parts = (scores.conceptual_range, scores.smoothness, scores.preservation, scores.overall)
+        values |= dict(zip(("CR", "CSM", "SP", "OS"), parts, strict=True))
+    up = scales >= 0
+    if up.sum() < 2:  # a slider that only goes down from 0
+        return values
+    damage = [judge.damage(before, after).mean() for scale, after in series.images.items() if scale >= 0]
+    usable = usable_range(
+        scales[up],
+        strength[:, up].mean(dim=0),
+        torch.stack(damage),
+        LIMITS[config.judge] if limit is None else limit,
+    )
+    for name, scale in (("saturates", usable.saturates), ("breaks", usable.breaks)):
+        values[name] = None if scale is None else torch.tensor([scale])
+    return values
+
+
+def _originals(subject: Subject, found: Mapping[str, Path]):
+    import torch
+
+    from utils.pairs import load_image
+
+    if lacking := [name for name in subject.series.names if name not in found]:
+        raise UserError(f"--original: expected an image for every identity, found no {lacking[0]}")
+    resolution = subject.series.images[0.0].shape[-1]
+    return torch.stack([load_image(found[name], resolution, "center_crop") for name in subject.series.names])
+
+
+if __name__ == "__main__":
+    run_cli(main)

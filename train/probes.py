@@ -1,0 +1,35 @@
+"""The face world's probe, as what measures images: which attribute a dataset edits, and how to read it."""
+
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from utils.measures import Probe
+
+
+def attribute_of(dataset: str) -> str:
+    """The attribute that a dataset edits: its name, without _single.
+
+    Raises:
+        UserError: the face world has no such attribute.
+    """
+    from tinyflux.people import ATTRIBUTES  # torch comes with it
+
+    name = dataset.removesuffix("_single")
+    if name not in ATTRIBUTES:
+        raise UserError(
+            f"datasets: expected names of attributes that the probe reads (and _single), found {dataset!r}"
+            f"{nearest(name, ATTRIBUTES)}; there are: {', '.join(ATTRIBUTES)}"
+        )
+    return name
+
+
+def face_probe(dataset: str) -> "Probe":
+    """The probe, for a dataset named after an attribute; raises `UserError` for another."""
+    from tinyflux.people import COLOURS
+    from tinyflux.probe import load_probe
+    from utils.measures import Probe
+
+    probe, attribute = load_probe(), attribute_of(dataset)
+    return Probe(probe.read, probe.features, attribute, COLOURS if attribute == "sketch" else ())

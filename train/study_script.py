@@ -1,0 +1,112 @@
+"""Compare methods: train, generate with and measure every cell of a plan, and write one report.
+
+python study_script.py --c=study --preset=small
+python study_script.py --c=study datasets=[glasses,age] seeds=2 --dry-run
+
+A plan (config/study.yaml) names methods x datasets x noise_scales x etas x pairs x seeds. What is done is not
+done again; a cell that fails is told at the end and in the report, and the others go on. key=value changes a
+key of the plan (utils/plan.py) or, for all cells, one of utils/schema.py.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from train_image_script import METHODS as PAIR_METHODS
+
+from utils.config import check_writable, resolve_model_path
+from utils.errors import run_cli
+from utils.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
+from utils.runner import CONFIG_FOLDER, Study, list_runs, load_base, run_all
+from utils.runs import Run
+from utils.shots import choose_prompts
+
+METHODS = {**PAIR_METHODS, TEXT_METHOD: "text sliders, from the prompts of the dataset's name"}
+DAMAGE = {"probe": "leak into other attributes", "clip": "DINOv2 distance"}
+LIMITS = {"probe": 0.1, "clip": 0.3}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the plan; the exit status as in `run_all`."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = _parser().parse_intermixed_args(argv)
+    plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, METHODS)
+    cells = expand_cells(plan, CONFIG_FOLDER)
+    if args.dry_run:
+        list_runs([cell.run for cell in cells], lambda run: {"weights": run.weights_path()})
+        return 0
+    from utils.cells import done, identities_of
+
+    prompts = {cell.run.name: choose_prompts(cell.run, identities_of(cell, plan)) for cell in cells}
+    check_writable(Path(plan.out))
+    todo = [cell for cell in cells if not done(cell, plan)]
+    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
+    failed: dict[str, str] = {}
+    status = _work(plan, todo, prompts, failed) if todo else 0
+    _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
+    return status
+
+
+def _work(
+    plan: Plan, cells: Sequence[Cell], prompts: Mapping[str, Sequence[str]], failed: dict[str, str]
+) -> int:
+    config = cells[0].run.config
+    model_path = resolve_model_path(config.pretrained_model_name_or_path)
+    texts = [text for cell in cells for prompt in cell.prompts for text in prompt.texts]
+    texts += [prompt for cell in cells for prompt in prompts[cell.run.name]]
+    flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
+    from compare import Workshop
+
+    from utils.measures import load_tools
+
+    workshop = Workshop(plan, flux, embeds, load_tools(config, flux.device))
+    by_name = {cell.run.name: cell for cell in cells}
+
+    def work(run: Run) -> Path:
+        return workshop.work(by_name[run.name], prompts[run.name])
+
+    return run_all([cell.run for cell in cells], work, f"report: {Path(plan.out) / 'report.html'}", failed)
+
+
+def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], command: str) -> None:
+    from utils.study_report import write_study
+
+    from utils.cells import CellResult, done
+
+    folders = {cell.run.name: cell.run.folder for cell in cells}
+    results = [CellResult.load(cell.result_path) for cell in cells if done(cell, plan)]
+    if not results:
+        return
+    judge = cells[0].run.config.judge
+    path = write_study(
+        results,
+        failed,
+        plan,
+        Path(plan.out),
+        command,
+        DAMAGE[judge],
+        LIMITS[judge],
+        lambda result: folders[result.cell],
+    )
+    print((path.parent / "table.md").read_text(encoding="utf-8"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "".join(f"\n  {name}: {what}" for name, what in METHODS.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nmethods:{listed}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--c", required=True, metavar="NAME", help="a plan: the YAML of that name in config/")
+    parser.add_argument("--preset", default="", metavar="NAME", help="one of the plan's presets")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and do nothing")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
+    return parser
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,174 @@
+"""What a comparison measures of one cell: every identity at every scale, written beside the cell's LoRA.
+
+Arrays are kept whole, so that tables, curves and intervals can be made of any number of cells later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.encoders import Unavailable
+from utils.figures import to_images
+from utils.flux import Flux, PromptEmbeds
+from utils.generate import applied_lora, sweep_images
+from utils.image_trees import ImageSeries
+from utils.measures import Judge, Measures, evaluate, pairwise_distances
+from utils.plan import Cell, Plan
+from utils.records import Record, read_record, recorded
+from utils.slider_metrics import smoothness
+
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One cell, measured. n scales, B identities.
+
+    Attributes:
+        cell: its run's name; label: as `Cell.label`; dataset, seed: its own.
+        scales: (n,) ascending, 0 among them.
+        strength: (B, n) share of the pairs' own change.
+        damage: (B, n) unintended change, as the judge has it.
+        measures: {name: (B, n - 1) at the scales other than 0, or why it is not available}.
+        delta_smooth: (B,), or why it is not available.
+        training, generation: what they cost.
+        made_with: what the figures depend on; other settings make another result.
+    """
+
+    cell: str
+    label: str
+    dataset: str
+    seed: int
+    scales: list[float]
+    strength: Tensor
+    damage: Tensor
+    measures: dict[str, Tensor | str]
+    delta_smooth: Tensor | str
+    training: Record
+    generation: Record
+    made_with: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, at once or not at all."""
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(_plain(self)) + "\n", encoding="utf-8")
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CellResult:
+        """Read what `save` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("strength", "damage"):
+            content[key] = torch.tensor(content[key], dtype=torch.float64)
+        content["measures"] = {name: _value(value) for name, value in content["measures"].items()}
+        content["delta_smooth"] = _value(content["delta_smooth"])
+        content["training"], content["generation"] = (
+            Record(**content[key]) for key in ("training", "generation")
+        )
+        return cls(**content)
+
+
+def made_with(cell: Cell, plan: Plan) -> dict[str, Any]:
+    """What a cell's figures depend on."""
+    own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales")}
+    prompts = [asdict(prompt) for prompt in cell.prompts]
+    return json.loads(json.dumps({"config": asdict(cell.run.config), "prompts": prompts, **own}))
+
+
+def done(cell: Cell, plan: Plan) -> bool:
+    """Whether the cell was measured with these very settings before."""
+    path = cell.result_path
+    return path.is_file() and CellResult.load(path).made_with == made_with(cell, plan)
+
+
+def identities_of(cell: Cell, plan: Plan) -> range:
+    """Seeds of a cell's images: the same for every method, others for every seed of training."""
+    first = plan.first_identity + (cell.run.version - 1) * plan.identities
+    return range(first, first + plan.identities)
+
+
+def measure_cell(
+    cell: Cell,
+    plan: Plan,
+    flux: Flux,
+    embeds: Sequence[PromptEmbeds],
+    judge: Judge,
+    measures: Measures,
+    distance: Any,
+) -> CellResult:
+    """Generate a trained cell's images at all scales, measure them and write the result and some pictures.
+
+    Args:
+        cell: its LoRA is trained.
+        plan: gives identities, scales and how many of them are kept as pictures.
+        flux: the base with its VAE.
+        embeds: of the prompt of each identity.
+        judge: strength and damage.
+        measures: what else to measure between each image and that at scale 0.
+        distance: for delta_smooth, or `Unavailable`.
+    """
+    run, skip = cell.run, cell.run.config.skips[0]
+    seeds = identities_of(cell, plan)
+    record_path = run.folder / "generation.json"
+    with (
+        applied_lora(flux.transformer, run.weights_path()),
+        recorded(record_path, "generation", len(seeds) * len(plan.scales), flux.device),
+    ):
+        images = sweep_images(flux, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, run.config)[skip]
+    series = ImageSeries([str(seed) for seed in seeds], {scale: images[scale] for scale in plan.scales})
+    before = images[0.0]
+    at_scales = evaluate(series, measures)
+    result = CellResult(
+        cell=run.name,
+        label=cell.label,
+        dataset=run.dataset,
+        seed=run.version,
+        scales=plan.scales,
+        strength=torch.stack([judge.strength(before, images[scale]) for scale in plan.scales], dim=1),
+        damage=torch.stack([judge.damage(before, images[scale]) for scale in plan.scales], dim=1),
+        measures={name: _over_scales([by_name[name] for by_name in at_scales.values()]) for name in measures},
+        delta_smooth=str(distance)
+        if isinstance(distance, Unavailable)
+        else smoothness(pairwise_distances(series, distance)),
+        training=read_record(run.record_path),
+        generation=read_record(record_path),
+        made_with=made_with(cell, plan),
+    )
+    for index, seed in enumerate(seeds[: plan.shown]):
+        for scale in plan.scales:
+            path = run.folder / "images" / run.image_path(seed, skip, scale).relative_to(run.seeds_folder)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to_images(images[scale][index : index + 1])[0].save(path)
+    result.save(cell.result_path)
+    return result
+
+
+def _over_scales(values: Sequence[Tensor | Unavailable]) -> Tensor | str:
+    """(B, n - 1), or why not."""
+    missing = next((value for value in values if isinstance(value, Unavailable)), None)
+    if missing is not None:
+        return str(missing)
+    return torch.stack([value for value in values if isinstance(value, Tensor)], dim=1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (
+            [_plain(row) for row in value] if value.ndim > 1 else [round(x, DIGITS) for x in value.tolist()]
+        )
+    if isinstance(value, (CellResult, Record)):
+        return {key: _plain(entry) for key, entry in vars(value).items()}
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value
+
+
+def _value(value: Any) -> Tensor | str:
+    return value if isinstance(value, str) else torch.tensor(value, dtype=torch.float64)

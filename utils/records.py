@@ -1,0 +1,82 @@
+"""What a training or a generation cost: written beside its results, read back by eval_scripts/cost.py."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One piece of work.
+
+    Attributes:
+        work: "training" or "generation".
+        seconds: wall time, without loading the base.
+        count: optimizer steps or images.
+        peak_bytes: most memory: on CUDA what torch allocated during the work; on a CPU what the process has
+            ever held, None where the system does not say.
+        device: its name.
+        torch: the version.
+    """
+
+    work: str
+    seconds: float
+    count: int
+    peak_bytes: int | None
+    device: str
+    torch: str
+
+    @property
+    def per_second(self) -> float:
+        """Steps or images a second."""
+        return self.count / self.seconds
+
+
+@contextmanager
+def recorded(path: Path, work: str, count: int, device: torch.device) -> Iterator[None]:
+    """Write the record of what happens inside to `path`, if it ends well."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = perf_counter()
+    yield
+    seconds = perf_counter() - started
+    record = Record(work, seconds, count, _peak_bytes(device), _device_name(device), torch.__version__)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> Record:
+    """Read a record back; raises `UserError` if there is none at `path` or it is damaged."""
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: expected a run's record, found {error.strerror or error}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: expected a run's record, found {error}") from None
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # not on Windows
+        return None
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
