@@ -597,6 +597,8 @@ def hub(monkeypatch, tmp_path, files):
     def download(source, *, allow_patterns, local_files_only=False):
         asked.append(allow_patterns)
         if not local_files_only:
+            if not (tmp_path / "downloaded").exists():
+                raise NoConnectionError("Connection reset by peer")
             return str(tmp_path / "downloaded")
         return real(source, allow_patterns=allow_patterns, local_files_only=True)
 
@@ -612,6 +614,12 @@ def test_a_hub_out_of_reach_is_told_with_its_reason(monkeypatch, tmp_path, name)
     assert missing(name, "someone/mini") == (
         "no folder someone/mini, not in the hub's cache, hub: [Errno -2] Name or service not known"
     )
+
+
+def test_a_hub_that_breaks_off_is_told_with_its_reason(monkeypatch, tmp_path):
+    asked = hub(monkeypatch, tmp_path, ["model.safetensors"])
+    assert missing("dinov2", "someone/mini").endswith("hub: Connection reset by peer")
+    assert len(asked) == 2  # the hub, then its cache
 
 
 def test_a_name_that_is_neither_folder_nor_hub_id(tmp_path):

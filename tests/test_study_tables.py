@@ -134,6 +134,12 @@ def test_what_stays_just_below_a_strength_does_not_read_as_reaching_it() -> None
     }
 
 
+def test_rounding_does_not_keep_a_strength_from_being_reached() -> None:
+    rounded = cell(strength=[(0, 0.5, 1 - 5e-7)], damage=[(0, 0, 0.5)])
+    shown = row(damage_table(pool_methods([rounded], plan()), [1.0]))
+    assert (shown["100%"], shown["reaches"]) == ("0.500", "100%")
+
+
 def test_scales_below_zero_don_t_count_as_reaching() -> None:
     # on its way down through scale -1 the strength passes all that it never reaches above 0
     signed = cell(scales=(-2, -1, 0, 1), strength=[(0, 1, 0, 0.5)] * 2, damage=[(9, 9, 0, 0.2)] * 2)

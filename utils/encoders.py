@@ -120,12 +120,10 @@ class LpipsDistance:
 
     def __init__(self, net: str, source: str, device: torch.device) -> None:
         """Load torchvision's state-dict file, or "torchvision" = torch.hub's cache, filled if need be."""
-        hub: Any = get_model_weights(_BACKBONES[net])["IMAGENET1K_V1"]
-        read = partial(torch.load, source)
-        if source == "torchvision":
-            read = partial(hub.get_state_dict, check_hash=True)
+        fetch: Any = get_model_weights(_BACKBONES[net])["IMAGENET1K_V1"].get_state_dict
+        read = partial(fetch, check_hash=True) if source == "torchvision" else partial(torch.load, source)
         state = read(map_location="cpu", weights_only=True)
-        import lpips  # seconds, so not in vain
+        import lpips  # takes seconds, so only once there is a file
 
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # it draws a random backbone, overwritten below, and asks for it in torchvision's deprecated way
@@ -265,7 +263,7 @@ def _matched(a: Tensor, b: Tensor) -> Tensor:
 def _pretrained(source: str, name: str, processor: str, device: torch.device) -> tuple[str, Any, Any]:
     """The folder, its transformers model `name`, frozen, and what its image processor does to images."""
     folder = _model_folder(source)
-    import transformers  # takes seconds, so not in vain
+    import transformers  # takes seconds, so only once there is a folder
 
     settings = {"dtype": torch.float32, "output_loading_info": True}
     model, report = getattr(transformers, name).from_pretrained(folder, **settings)

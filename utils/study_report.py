@@ -168,8 +168,8 @@ def _explanation(damage_name: str) -> str:
         "change as the slider goes up from 0, so that methods are compared at an equal edit, not at an equal "
         f"scale; less is better. {NOT_REACHED.capitalize()}: the mean strength stays below at all scales; "
         "reaches is the most that it gets to. All identities of a row are pooled, and one slider position is "
-        "taken for all of them. In brackets, 95% bootstrap intervals over identities; they say nothing of "
-        "how another training would differ."
+        "taken for all of them. In brackets, 95% bootstrap intervals over identities: near the greatest "
+        "strength over those resamples alone that reach it, and nowhere of how another training would differ."
     )
 
 
