@@ -369,7 +369,8 @@ def test_lpips_takes_torchvisions_file_from_the_hub_cache(alexnet_file, lpips_al
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     asked = []
 
-    def download(url, *args, **kwargs):
+    def download(url, file, hash_prefix, progress):
+        assert url.endswith(f"-{hash_prefix}.pth")  # what comes is checked against it
         asked.append(url)
         raise urllib.error.URLError("no network here")
 

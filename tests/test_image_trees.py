@@ -29,7 +29,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_tree_is_read_by_scale_in_order(tree: Path) -> None:
-    series = read_tree(tree)
+    series = read_tree(tree, 14)
     assert (series.names, series.scales) == (["8", "9"], [-0.5, 0.0, 1.0])
     assert series.images[0.0].shape == (2, 3, 4, 4)
     expected = torch.tensor([81, 91]) / 127.5 - 1
@@ -39,8 +39,8 @@ def test_a_tree_is_read_by_scale_in_order(tree: Path) -> None:
 def test_one_skip_is_chosen(tree: Path) -> None:
     for scale in ("0.00", "1.00"):
         paint(tree / f"8/skip4_scale{scale}.png", 200)
-    with pytest.raises(UserError, match=r"expected images of one skip, found \[4, 14\]"):
-        read_tree(tree)
+    assert read_tree(tree, 14, ["9"], [0.0, 1.0]).names == ["9"]
+    assert read_tree(tree, 14, ["9"], [0.0, 1.0]).scales == [0.0, 1.0]
     assert read_tree(tree, 4).names == ["8"]
     with pytest.raises(UserError, match=r"expected images of skip 5, found skips \[4, 14\]"):
         read_tree(tree, 5)
@@ -48,14 +48,14 @@ def test_one_skip_is_chosen(tree: Path) -> None:
 
 def test_what_is_no_complete_tree(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder of generated images"):
-        read_tree(tmp_path / "no")
+        read_tree(tmp_path / "no", 14)
     (tree / "9/skip14_scale1.00.png").unlink()
     with pytest.raises(UserError, match="expected every image at every scale, found no 9 at 1"):
-        read_tree(tree)
+        read_tree(tree, 14)
     (tmp_path / "empty").mkdir()
     paint(tmp_path / "empty/8/skip14_scale0.40_1.00.png", 0)
     with pytest.raises(UserError, match="of one LoRA, found none"):
-        read_tree(tmp_path / "empty")
+        read_tree(tmp_path / "empty", 8)
 
 
 def test_folders_of_another_tool_pair_up_by_stem(tmp_path: Path) -> None:

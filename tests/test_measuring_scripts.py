@@ -22,7 +22,7 @@ from utils.config import load_config
 from utils.encoders import ENCODERS, Unavailable
 from utils.runs import Run, expand_runs
 
-OUT = Path("output/eval/measures")
+OUT = Path("output/eval/measures/mini")
 OF_IMAGES = ("edit_strength", "preservation", "slider", "distribution")
 REFERENCE = ("--reference", "datasets/age/source")
 NO_WEIGHTS = "".join(f"{name}_weights: ''\n" for name in (*ENCODERS, "inception"))
@@ -68,8 +68,10 @@ class Network:
 @pytest.fixture
 def measure(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Call a script on the study `mini`, its judge the probe; no outside network has weights."""
-    with (site / "config/mini.yaml").open("a") as file:
-        file.write(f"judge: probe\n{NO_WEIGHTS}")
+    path = site / "config/mini.yaml"
+    scales = ",".join(map(str, SCALES))
+    own = f"scales: {scales}\nstart_seed_gen: 0\ncount_gen: 3\njudge: probe\n{NO_WEIGHTS}"
+    path.write_text(path.read_text().replace("scales: 0,0.5,-1\n", own))
     monkeypatch.syspath_prepend(str(TRAIN / "eval_scripts"))
     monkeypatch.setattr("tinyflux.probe.load_probe", Probe)
     return lambda name, *arguments: script(name, "--c=mini", *arguments)
@@ -176,7 +178,7 @@ def colours(path: Path) -> np.ndarray:
 
 def test_every_script_measures_what_generation_wrote(script: Script, measure: Script) -> None:
     assert script("train_image_script", "--c=mini", "lr=0.05")[0] == 0
-    assert script("gen_image_script", "--c=mini")[0] == 0
+    assert script("gen_image_script", "--c=mini", "start_seed_gen=0")[0] == 0
     runs = [run_of("age"), run_of("smile")]
     names = {run.name for run in runs}
     for name in (*OF_IMAGES, "cost"):
@@ -190,16 +192,16 @@ def test_every_script_measures_what_generation_wrote(script: Script, measure: Sc
     rows = strict((OUT / "edit_strength.json").read_text())["rows"]
     moved = {(row["run"], row["scale"]): row for row in rows if row["measure"].endswith(", moved")}
     for run in runs:
-        before, after = ([run.image_path(seed, 1, scale) for seed in (6666, 6667)] for scale in (0.0, 0.5))
+        before, after = ([run.image_path(seed, 1, scale) for seed in range(3)] for scale in (0.0, 0.5))
         red = [colours(b)[0] - colours(a)[0] for a, b in zip(before, after, strict=True)]
         assert any(red)
         row = moved[run.name, "0.5"]
-        assert (row["measure"], row["count"]) == (f"{run.dataset}, moved", 2)
-        assert row["mean"] == pytest.approx(sum(red) / 2 / RED, abs=1e-5)
-    assert {scale for _, scale in moved} == {"0.5", "-1"}
+        assert (row["measure"], row["count"]) == (f"{run.dataset}, moved", 3)
+        assert row["mean"] == pytest.approx(sum(red) / 3 / RED, abs=1e-5)
+    assert {scale for _, scale in moved} == {"-0.25", "0.5", "1"}
 
     costs = strict((OUT / "cost.json").read_text())["rows"]
-    assert [(row["work"], row["count"]) for row in costs] == [("training", "2"), ("generation", "6")] * 2
+    assert [(row["work"], row["count"]) for row in costs] == [("training", "2"), ("generation", "12")] * 2
     assert all(float(row["seconds"]) >= 0 and row["device"].startswith("CPU") for row in costs)
 
 
@@ -278,7 +280,8 @@ def test_sliders_of_two_images_and_of_one_direction(
         for scale in scales:
             red = 20 + seed + int(160 * (scale - min(scales)))
             paint(run_of("age").seeds_folder / f"{seed}/skip1_scale{scale:.2f}.png", (red, 0, red // 4))
-    status, out, err = measure("slider", "datasets=age")
+    of_study = ("count_gen=2", f"scales={','.join(map(str, scales))}")
+    status, out, err = measure("slider", "datasets=age", *of_study)
     assert status == 0, err
     (line,) = cells(out)
     absent = {"delta_smooth", "saturates"} if columns == "breaks" else {"breaks", "saturates"}
@@ -321,7 +324,7 @@ def test_which_images(measure: Script, painted: Path) -> None:
         ("--images=elsewhere",),
         ("--images=elsewhere", "--skip=2"),
     ):
-        assert measure("edit_strength", "datasets=age", *images, "--out=here")[0] == 0
+        assert measure("edit_strength", "datasets=age", "scales=0,1", *images, "--out=here")[0] == 0
         found.append(written("edit_strength", Path("here"))["age, moved", "1"]["mean"])
     other, white = (2 - 50 / RED) / 3, (2 + 205 / RED) / 3
     assert found == pytest.approx([1, other, 1, white, 1])
@@ -377,6 +380,22 @@ def test_an_editor_that_does_nothing(measure: Script) -> None:
     assert found.pop("CSM") is found.pop("OS") is None
     assert set(found.values()) == {0}
     assert {"delta_smooth", "CR", "SP", "Spearman", "saturates"} <= found.keys()
+
+
+def test_one_image_of_two_was_left_alone(measure: Script) -> None:
+    Path("after").mkdir()
+    for stem, side in (("0", "source"), ("1", "target")):
+        shutil.copy(f"datasets/age/{side}/{stem}.png", "after")
+    at = ("datasets=age", "--at", "0=datasets/age/source", "--at", "1=after")
+    status, out, _ = measure("preservation", *at)
+    assert status == 0
+    (line,) = cells(out)
+    assert (line["PSNR"], line["pixel change"]) == (
+        "inf",
+        f"{RED / 6 / 255:.3f} [0.000, {RED / 3 / 255:.3f}]",
+    )
+    row = written("preservation")["PSNR", "1"]
+    assert (row["count"], row["finite"], row["mean"], row.get("low")) == (2, 1, None, None)
 
 
 def test_the_pairs_in_clips_eyes(measure: Script, all_there: None) -> None:
@@ -445,7 +464,7 @@ def test_what_is_not_available_is_told_with_why_and_how(measure: Script, painted
     status, out, err = measure(name, *arguments, "--require")
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert err == f"error: {'; '.join(told)}\n"
-    assert not list(OUT.glob("*"))
+    assert written(name)  # what could be measured is kept
 
 
 def test_with_all_weights_there_nothing_is_lacking(measure: Script, all_there: None, painted: Path) -> None:

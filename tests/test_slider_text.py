@@ -182,7 +182,7 @@ def test_shipped_prompts_are_in_known_words(path: Path) -> None:
     for prompt in load_slider_prompts(path):
         assert prompt.positive != prompt.unconditional
         assert {word for text in prompt.texts for word in text.split(" ")} <= known
-        assert prompt.resolution == 128
+        assert prompt.resolution == 0  # the base model's
 
 
 def test_the_shipped_study_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from test_report import Page
 from test_study_tables import LACKING, cell, plan
 
-from utils.cells import CellResult
+from utils.cells import CellResult, identity_seeds
 from utils.figures import Plot
 from utils.plan import Plan
 from utils.study_report import escape_latex, latex_table, scale_rows, write_study
@@ -24,6 +24,7 @@ from utils.study_tables import Numbers
 COMMAND = "python study_script.py --c=study 'datasets=[glasses,age]'"
 FAILED = {"age_vmine_v2": "out of memory <3 GiB>"}
 PLAN = plan(("glasses", "age"), seeds=2, identities=2, shown=1, first_identity=70, scales=[0.0, 1.0, 2.0])
+SEED = identity_seeds(PLAN, "glasses", 1)[0]
 NAMES = ["perfect_editor", "idle", "mine"]
 
 
@@ -66,7 +67,7 @@ def write(
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the whole report of `three_methods`, with one picture."""
     folder = tmp_path_factory.mktemp("study")
-    draw(folder, "glasses_vmine_v1/images/70/skip14_scale1.00.png", 90)
+    draw(folder, f"glasses_vmine_v1/images/{SEED}/skip14_scale1.00.png", 90)
     return write(folder).parent
 
 
@@ -110,7 +111,7 @@ def test_every_file_is_written(written: Path) -> None:
 
 
 def test_the_same_results_give_the_same_files(tmp_path: Path, written: Path) -> None:
-    draw(tmp_path, "glasses_vmine_v1/images/70/skip14_scale1.00.png", 90)
+    draw(tmp_path, f"glasses_vmine_v1/images/{SEED}/skip14_scale1.00.png", 90)
     assert write(tmp_path) == tmp_path / "out/report.html"
     for file in written.iterdir():
         assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes(), file.name
@@ -225,18 +226,18 @@ def test_pictures_are_the_first_trainings_same_identity_by_method_and_scale(
     tmp_path: Path, quick: dict[str, Plot]
 ) -> None:
     for colour, scale in enumerate(("0.00", "1.00", "2.00")):
-        draw(tmp_path, f"glasses_vperfect_editor_v1/images/70/skip14_scale{scale}.png", 40 + 40 * colour)
-    draw(tmp_path, "glasses_vmine_v1/images/70/skip14_scale1.00.png", 200)
-    draw(tmp_path, "glasses_vmine_v1/images/71/skip14_scale1.00.png", 11)  # not among the shown
-    draw(tmp_path, "glasses_vmine_v1/images/70/skip20_scale2.00.png", 12)  # of other settings
-    draw(tmp_path, "glasses_vmine_v2/images/70/skip14_scale1.00.png", 13)  # of another training
+        draw(tmp_path, f"glasses_vperfect_editor_v1/images/{SEED}/skip14_scale{scale}.png", 40 + 40 * colour)
+    draw(tmp_path, f"glasses_vmine_v1/images/{SEED}/skip14_scale1.00.png", 200)
+    draw(tmp_path, f"glasses_vmine_v1/images/{SEED + 1}/skip14_scale1.00.png", 11)  # not among the shown
+    draw(tmp_path, f"glasses_vmine_v1/images/{SEED}/skip20_scale2.00.png", 12)  # of other settings
+    draw(tmp_path, f"glasses_vmine_v2/images/{SEED}/skip14_scale1.00.png", 13)  # of another training
     page = write(tmp_path).read_text(encoding="utf-8")
     assert tiles(page) == pytest.approx([40, 80, 120, 200], abs=2)
     alts = [attrs["alt"] for _, attrs in Page(page).elements if "alt" in attrs]
     shown = [(alt or "").replace("\n", " ") for alt in alts if "identity" in (alt or "")]
     assert shown == [
-        *(f"perfect_editor identity 70, slider scale {scale}" for scale in (0, 1, 2)),
-        "mine identity 70, slider scale 1",
+        *(f"perfect_editor identity {SEED}, slider scale {scale}" for scale in (0, 1, 2)),
+        f"mine identity {SEED}, slider scale 1",
     ]
     assert page.count('aria-label="not available"') == 2 * 3 * 3 - 4  # datasets, methods, scales
 

@@ -92,12 +92,24 @@ def test_damage_is_interpolated_at_the_strength_that_the_mean_reaches() -> None:
     assert numbers.notes == []
 
 
-def test_identities_of_all_cells_are_pooled_at_one_slider_position() -> None:
+def test_the_seeds_of_a_dataset_are_pooled_at_one_slider_position() -> None:
     weak = cell(strength=[(0, 0.2, 0.4)], damage=[(0, 0, 0)])
-    strong = cell(dataset="age", strength=[(0, 0.8, 1.6)], damage=[(0, 0.4, 0.4)])
-    numbers = damage_table(pool_methods([weak, strong], plan(("glasses", "age"))), STRENGTHS)
+    strong = cell(seed=2, strength=[(0, 0.8, 1.6)], damage=[(0, 0.4, 0.4)])
     # each at its own 25% would be (0 + 0.125) / 2; together they reach it at scale 0.5, with (0 + 0.2) / 2
-    assert means(numbers) == ["mine", "2/2", "0.100", "0.200", "0.200", "0.200", "100%"]
+    assert means(damage_table(pool(weak, strong), STRENGTHS))[2:] == [
+        "0.100",
+        "0.200",
+        "0.200",
+        "0.200",
+        "100%",
+    ]
+
+
+def test_datasets_are_matched_each_at_its_own_position_and_count_alike() -> None:
+    weak = cell(strength=[(0, 0.2, 0.4)], damage=[(0, 0, 0)])
+    strong = cell(dataset="age", strength=[(0, 0.8, 1.6)] * 3, damage=[(0, 0.4, 0.4)] * 3)
+    numbers = damage_table(pool_methods([weak, strong], plan(("glasses", "age"))), STRENGTHS)
+    assert means(numbers) == ["mine", "2/2", "0.062", *["not reached"] * 3, "40%"]  # (0 + 0.125) / 2
 
 
 def test_cells_of_unequal_size_weigh_by_identity() -> None:

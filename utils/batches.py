@@ -70,7 +70,8 @@ class TextBatches:
         config = self.config
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
         step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
-        shape = (self.flux.vae.config.latent_channels, prompt.resolution // 8, prompt.resolution // 8)
+        side = (prompt.resolution or config.resolution) // 8
+        shape = (self.flux.vae.config.latent_channels, side, side)
         noise = torch.randn(prompt.batch_size, *shape, generator=generator).to(self.flux.device)
         sigmas = self.flux.sigmas(config.num_inference_steps, *shape[1:])
         target = self.models[prompt.target]

@@ -73,8 +73,16 @@ def read_calibration(path: Path) -> Calibration:
 
 def with_scales(run: AnyRun, loras: list[Path]) -> AnyRun:
     """A run whose `scales: auto` are those of its LoRAs' calibrations; another run as it is."""
-    if run.config.scales:
+    config = run.config
+    if config.scales or config.lora_scales:
         return run
-    each = [read_calibration(path).scales() for path in loras]
+    calibrations = [read_calibration(path) for path in loras]
+    for path, calibration in zip(loras, calibrations, strict=True):
+        if config.skips != [calibration.skip]:
+            found = f"found skips {config.skips}"
+            raise UserError(
+                f"scales: auto: expected the skip {path} was calibrated at, {calibration.skip}; {found}"
+            )
+    each = [calibration.scales() for calibration in calibrations]
     several = each if len(each) > 1 else []
-    return replace(run, config=replace(run.config, scales=each[0], lora_scales=several))
+    return replace(run, config=replace(config, scales=each[0], lora_scales=several))

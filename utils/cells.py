@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -25,6 +26,12 @@ from utils.records import Record, read_record, recorded
 from utils.slider_metrics import smoothness
 
 DIGITS = 6
+
+# keys of a study that a cell's figures don't depend on: the machine, folders, what generation alone knows
+_ELSEWHERE = {
+    *("device", "output_folder", "output_folder_gen", "base", "save_gif", "log_every", "start_seed_gen"),
+    *("use_random_seed", "count_gen", "scales", "lora_scales", "use_trained_lora_path", "trained_lora_path"),
+}
 
 
 @dataclass(frozen=True)
@@ -76,21 +83,23 @@ class CellResult:
 
 
 def made_with(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """What a cell's figures depend on."""
-    own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales")}
-    prompts = [asdict(prompt) for prompt in cell.prompts]
-    return json.loads(json.dumps({"config": asdict(cell.run.config), "prompts": prompts, **own}))
+    """What a cell's figures depend on, but for the images and prompts it was trained on (`is_trained`)."""
+    own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
+    config = {key: value for key, value in asdict(cell.run.config).items() if key not in _ELSEWHERE}
+    return json.loads(json.dumps({"config": config, **own}))
 
 
 def done(cell: Cell, plan: Plan) -> bool:
     """Whether the cell was measured with these very settings before."""
-    path = cell.result_path
-    return path.is_file() and CellResult.load(path).made_with == made_with(cell, plan)
+    try:
+        return CellResult.load(cell.result_path).made_with == made_with(cell, plan)
+    except (OSError, ValueError, TypeError, KeyError):  # none, or one of another version: measured anew
+        return False
 
 
-def identities_of(cell: Cell, plan: Plan) -> range:
-    """Seeds of a cell's images: the same for every method, others for every seed of training."""
-    first = plan.first_identity + (cell.run.version - 1) * plan.identities
+def identity_seeds(plan: Plan, dataset: str, seed: int) -> range:
+    """Seeds of a cell's images: the same for every method, others for every dataset and seed of training."""
+    first = plan.first_identity + 10_000 * (crc32(dataset.encode()) % 100_000) + (seed - 1) * plan.identities
     return range(first, first + plan.identities)
 
 
@@ -115,7 +124,7 @@ def measure_cell(
         distance: for delta_smooth, or `Unavailable`.
     """
     run, skip = cell.run, cell.run.config.skips[0]
-    seeds = identities_of(cell, plan)
+    seeds = identity_seeds(plan, run.dataset, run.version)
     record_path = run.folder / "generation.json"
     with (
         applied_lora(flux.transformer, run.weights_path()),

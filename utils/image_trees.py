@@ -7,7 +7,7 @@ images of the same names, one folder a slider scale: before/ and after/ of anoth
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,29 +39,34 @@ class ImageSeries:
         return list(self.images)
 
 
-def read_tree(folder: Path, skip: int | None = None) -> ImageSeries:
+def read_tree(
+    folder: Path, skip: int, seeds: Collection[str] = (), scales: Collection[float] = ()
+) -> ImageSeries:
     """Read a run's images, a folder a seed, at one skip.
 
     Args:
         folder: as `Run.seeds_folder`.
-        skip: which of the skips there are; None if there is but one.
+        skip: which of the skips there are.
+        seeds, scales: those wanted; what else lies there may be of an earlier LoRA. None named: all.
 
     Raises:
-        UserError: no such images, several skips and none chosen, images of several LoRAs at once, seeds that
-            lack a scale, no scale 0, or images of several sizes.
+        UserError: no such images, images of several LoRAs at once, another skip, seeds that lack a scale, no
+            scale 0, or images of several sizes.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder of generated images, found none")
     found: dict[int, dict[float, dict[str, Path]]] = {}
     for path in sorted(folder.glob("*/skip*_scale*.png")):
-        if match := _FILE.fullmatch(path.stem):
+        match = _FILE.fullmatch(path.stem)
+        if (
+            match
+            and (not seeds or path.parent.name in seeds)
+            and (not scales or float(match["scale"]) in scales)
+        ):
             by_scale = found.setdefault(int(match["skip"]), {})
             by_scale.setdefault(float(match["scale"]), {})[path.parent.name] = path
     if not found:
         raise UserError(f"{folder}: expected images SEED/skipN_scaleX.png of one LoRA, found none")
-    if skip is None and len(found) > 1:
-        raise UserError(f"{folder}: expected images of one skip, found {sorted(found)}; choose one")
-    skip = next(iter(found)) if skip is None else skip
     if skip not in found:
         raise UserError(f"{folder}: expected images of skip {skip}, found skips {sorted(found)}")
     return _series(found[skip], str(folder))

@@ -44,6 +44,13 @@ class Probe:
     changed: Collection[str] = ()
 
 
+LIMITS = {"probe": 0.1, "clip": 0.3}
+"""By judge, the damage from which on an image counts as broken."""
+DAMAGE = {"probe": "leak into other attributes", "clip": "DINOv2 distance"}
+"""By judge, what its damage is."""
+JUDGES_TOOLS: dict[str, tuple[str, ...]] = {"probe": (), "clip": ("clip", "dinov2")}
+"""By judge, the networks it takes."""
+
 Tools = Mapping[str, Any]
 """{name in ENCODERS: the loaded network, or Unavailable}."""
 
@@ -229,8 +236,9 @@ class ClipJudge:
 
 def judge_lacks(config: Config, tools: Tools) -> Unavailable | None:
     """The network that the study's judge needs and that is not there; None if it has all."""
-    needed = () if config.judge == "probe" else ("clip", "dinov2")
-    return next((tools[name] for name in needed if isinstance(tools[name], Unavailable)), None)
+    return next(
+        (tools[name] for name in JUDGES_TOOLS[config.judge] if isinstance(tools[name], Unavailable)), None
+    )
 
 
 def build_judge(config: Config, tools: Tools, pairs: Sequence[ImagePair], probe: Probe | None) -> Judge:

@@ -8,7 +8,7 @@ Each cell is a run like any other, with a folder of its own under `out`. Nothing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,18 @@ from utils.schema import KEYS, coerce
 from utils.yaml_files import find_yaml
 
 TEXT_METHOD = "slider_text"
+
+_WITH_BETA = ("train_image", "train_image_wocontent", "train_image_wocfg")
+_WITH_ETA = ("train_image", "train_image_wocontent", "train_image_fm")
+_MADE = {
+    *("python_name", "datasets", "noise_scales", "pair_count", "train_start", "train_count"),
+    *("output_folder", "config_name"),
+}
+_SHARED = {
+    *("base", "pretrained_model_name_or_path", "device", "dtype", "resolution", "resize", "judge"),
+    *("max_sequence_length", "datasets_folder", "source_folder", "target_folder"),
+    *(key for key in KEYS if key.endswith("_weights")),
+}
 
 
 @dataclass(frozen=True)
@@ -84,12 +96,15 @@ def load_plan(
         known = ", ".join(presets) or "none"
         raise UserError(f"--preset: expected one of {known}, found {preset}{nearest(preset, presets)}")
     values = content | (presets[preset] if preset else {})
+    values["settings"] = {**(content.get("settings") or {}), **(values.get("settings") or {})}
     command, faults = parse_overrides(overrides)
     for key, value in command.items():
         if key in PLAN_KEYS:
             values[key] = value
-        else:
+        elif key in KEYS:
             values["settings"] = {**values.get("settings", {}), key: value}
+        else:
+            values[key] = value  # an unknown key, told with the others
     for key in [key for key in values if key in KEYS and key not in PLAN_KEYS]:  # base: ... beside the axes
         values["settings"] = {key: values.pop(key), **values.get("settings", {})}
     plan, more = _typed(values, path)
@@ -114,8 +129,11 @@ def expand_cells(plan: Plan, config_dir: Path) -> list[Cell]:
     cells = []
     for method, dataset in product(plan.methods, plan.datasets):
         prompts = _prompts(plan, dataset) if method == TEXT_METHOD else []
+        _check_settings(plan, method)
         betas: Sequence[float | None] = plan.noise_scales.get(method, [None])
-        etas: Sequence[float | None] = [prompts[0].eta] if prompts else plan.etas.get(method, [None])
+        etas: Sequence[float | None] = (
+            [prompts[0].guidance_scale] if prompts else plan.etas.get(method, [None])
+        )
         counts = [0] if prompts else plan.pairs
         for beta, eta, count, seed in product(betas, etas, counts, range(1, plan.seeds + 1)):
             varied = {"beta": (beta, len(betas) > 1), "eta": (eta, len(etas) > 1)}
@@ -139,6 +157,18 @@ def expand_cells(plan: Plan, config_dir: Path) -> list[Cell]:
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"plan: expected a name for each cell, found {twice[0].name} twice")
     return cells
+
+
+def _check_settings(plan: Plan, method: str) -> None:
+    """Raise `UserError` for settings that the plan itself makes, or that all cells must share."""
+    own = plan.method_settings.get(method, {})
+    if made := sorted(_MADE & {*plan.settings, *own}):
+        raise UserError(f"settings: expected no {made[0]}, which the plan makes of its own keys")
+    if shared := sorted(_SHARED & own.keys()):
+        raise UserError(f"method_settings, {method}: expected no {shared[0]}, which all cells share")
+    for key, methods in (("noise_scales", _WITH_BETA), ("etas", _WITH_ETA)):
+        if method in getattr(plan, key) and method not in methods:
+            raise UserError(f"{key}: expected some of {', '.join(methods)}, found {method}, which knows none")
 
 
 def _prompts(plan: Plan, dataset: str) -> list[SliderPrompt]:
@@ -177,16 +207,13 @@ _LIKE = {
 def _value(key: str, value: Any) -> Any:
     if key in _LIKE:
         value = coerce(_LIKE[key], value)
-        if key == "scales" and (0 not in value or len(set(value)) < 2):
-            raise ValueError(f"expected scales with 0 and others, found {value}")
+        if key == "scales" and (0 not in value or max(value) <= 0):
+            raise ValueError(f"expected scales with 0 and some above, found {value}")
+        if key == "strengths" and not value:
+            raise ValueError("expected at least one number, found none")
         return sorted(set(value)) if key in ("scales", "strengths") else value
     if not isinstance(value, dict):
         raise ValueError(f"expected a mapping, found {value!r}")
     if key in ("noise_scales", "etas"):
         return {method: coerce("noise_scales", numbers) for method, numbers in value.items()}
     return value
-
-
-def plan_text(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data, to be stated in results."""
-    return asdict(plan)

@@ -24,7 +24,7 @@ class SliderPrompt:
         action: enhance or erase.
         guidance_scale: eta, the strength of the guidance along positive - unconditional, more than 0; the
             same in all entries of a file.
-        resolution: pixels a side, a positive multiple of 16.
+        resolution: pixels a side, a positive multiple of 16; 0, in the file "base", is the base model's.
         batch_size: images a step.
     """
 
@@ -48,6 +48,7 @@ class SliderPrompt:
         return self.target, self.positive, self.unconditional, self.neutral
 
 
+BASE = "base"
 _KINDS = get_type_hints(SliderPrompt)
 _FIELDS = tuple(field.name for field in fields(SliderPrompt))
 _PROMPTS = _FIELDS[:4]
@@ -94,6 +95,7 @@ def load_slider_prompts(path: Path) -> list[SliderPrompt]:
 def _expand(entry: dict[str, Any]) -> list[SliderPrompt]:
     """One prompt for every attribute."""
     values = {name: entry[name] for name in _FIELDS}
+    values["resolution"] = 0 if entry["resolution"] == BASE else entry["resolution"]
     return [
         SliderPrompt(**values | {name: f"{attribute} {values[name]}".strip() for name in _PROMPTS})
         for attribute in entry.get("attributes") or [""]
@@ -118,7 +120,7 @@ _EXPECTED = {
     **dict.fromkeys(_PROMPTS, "a text"),
     "action": " or ".join(ACTIONS),
     "guidance_scale": "a number more than 0",
-    "resolution": "a positive multiple of 16",
+    "resolution": 'a positive multiple of 16, or "base"',
     "batch_size": "a whole number from 1 on",
     "attributes": "a list of texts",
 }
@@ -127,6 +129,8 @@ _EXPECTED = {
 def _fits(name: str, value: Any) -> bool:
     if name == "attributes":
         return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if name == "resolution" and value == BASE:
+        return True
     if _KINDS[name] is str:
         return isinstance(value, str) and (name != "action" or value in ACTIONS)
     if isinstance(value, bool) or not isinstance(value, int | float if name == "guidance_scale" else int):

@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,13 @@ from utils.config import (
     expand_runs,
     load_config,
     parse_args,
+    read_config,
     resolve_device,
     resolve_model_path,
 )
 from utils.errors import UserError
 from utils.prompts import SliderPrompt, load_slider_prompts
+from utils.schema import AFTER_TRAINING
 from utils.targets import TARGETS
 from utils.yaml_files import find_yaml
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from utils.pairs import ImagePair
 
 CONFIG_FOLDER = Path("config")
+INPUTS = "inputs.sha256"
+"""Beside a LoRA of a comparison: what it learned from."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,30 @@ def prepare_sliders(
                 )
     runs = [replace(run, config=replace(run.config, cfg_eta=etas[run.dataset])) for run in study.runs]
     return replace(study, runs=runs), prompts
+
+
+def is_trained(run: Run, inputs: str = "") -> bool:
+    """Whether the run's LoRA is there, trained as its config says.
+
+    Args:
+        run: whose folder to look in.
+        inputs: hash of what it learns from; "" does not ask.
+
+    Raises:
+        UserError: its folder holds a LoRA of other settings or inputs, which is not overwritten.
+    """
+    if not run.config_path.is_file() or not run.record_path.is_file():
+        return False
+    there, wanted = asdict(read_config(run.config_path)), asdict(run.config)
+    if changed := [key for key in wanted if key not in AFTER_TRAINING and there[key] != wanted[key]]:
+        what, found = f"{changed[0]} {wanted[changed[0]]}", there[changed[0]]
+        raise UserError(f"{run.folder}: expected a LoRA trained with {what}, found one with {found}; move it")
+    path = run.folder / INPUTS
+    if inputs and (not path.is_file() or path.read_text(encoding="utf-8").strip() != inputs):
+        raise UserError(
+            f"{run.folder}: expected a LoRA of these images or prompts, found one of others; move it"
+        )
+    return run.weights_path().is_file()
 
 
 def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]]) -> None:

@@ -197,18 +197,46 @@ def matched(
     Returns:
         {wanted: interval}, None where the mean strength never reaches it; bounds of one identity are NaN.
     """
-    strength, values = _curves(strength, values)
-    count = len(strength)
-    drawn = torch.randint(count, (resamples, count), generator=torch.Generator().manual_seed(seed))
-    times = torch.zeros(resamples, count).scatter_add_(1, drawn, torch.ones(drawn.shape)).double()
-    curves, means = times @ strength / count, times @ values.expand_as(strength) / count
+    return matched_evenly([(strength, values)], wanted, resamples, seed)
+
+
+def matched_evenly(
+    groups: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[float], resamples: int = 2000, seed: int = 0
+) -> dict[float, Interval | None]:
+    """`matched` over several edits: each is matched at its own slider position, and all count alike.
+
+        mean over groups of (mean over the group's identities of at_strength)
+
+    Args:
+        groups: (strength, values) of each edit, as in `at_strength`.
+        wanted, resamples, seed: as in `matched`; identities are drawn within their group.
+
+    Returns:
+        As `matched`; None where the mean strength of any group never reaches it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    targets = [float(target) for target in wanted]
+    points: dict[float, list[Tensor | None]] = {target: [] for target in targets}
+    drawn: dict[float, list[Tensor]] = {target: [] for target in targets}
+    for strength, values in (_curves(*group) for group in groups):
+        count = len(strength)
+        index = torch.randint(count, (resamples, count), generator=generator)
+        times = torch.zeros(resamples, count).scatter_add_(1, index, torch.ones(index.shape)).double()
+        curves, means = times @ strength / count, times @ values.expand_as(strength) / count
+        for target in targets:
+            points[target].append(at_strength(strength, values, target))
+            drawn[target].append((_crossing(curves, target) * means).sum(dim=1))  # NaN where not reached
+    alone = all(len(strength) == 1 for strength, _ in groups)
     tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found: dict[float, Interval | None] = {}
-    for target in map(float, wanted):
-        point = at_strength(strength, values, target)
-        reached = (_crossing(curves, target) * means).sum(dim=1)  # NaN in resamples that don't
-        low, high = reached.nanquantile(tails).tolist() if count > 1 else (math.nan, math.nan)
-        found[target] = None if point is None else Interval(point.mean().item(), low, high)
+    for target in targets:
+        reached = torch.stack(drawn[target]).mean(dim=0)
+        low, high = (math.nan, math.nan) if alone else reached.nanquantile(tails).tolist()
+        means_of = [point.mean() for point in points[target] if point is not None]
+        if len(means_of) < len(groups):
+            found[target] = None
+        else:
+            found[target] = Interval(torch.stack(means_of).mean().item(), low, high)
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from utils.cells import CellResult
+from utils.cells import CellResult, identity_seeds
 from utils.figures import Grid, Plot, Series, save_plot
 from utils.metrics import bootstrap_mean, markdown_table
 from utils.pairs import read_rgb
@@ -167,8 +167,9 @@ def _explanation(damage_name: str) -> str:
         f"Damage ({damage_name}) where a method's mean strength first reaches each share of the pairs' own "
         "change as the slider goes up from 0, so that methods are compared at an equal edit, not at an equal "
         f"scale; less is better. {NOT_REACHED.capitalize()}: the mean strength stays below at all scales; "
-        "reaches is the most that it gets to. All identities of a row are pooled, and one slider position is "
-        "taken for all of them. In brackets, 95% bootstrap intervals over identities: near the greatest "
+        "reaches is the most that it gets to, of several datasets on the one where that is least. The "
+        "identities of a dataset share one slider position; datasets are matched each at its own, and count "
+        "alike. In brackets, 95% bootstrap intervals over identities: near the greatest "
         "strength over those resamples alone that reach it, and nowhere of how another training would differ."
     )
 
@@ -211,7 +212,7 @@ def _grid(
     first = {result.label: result for result in results if result.dataset == dataset and result.seed == 1}
     scales = sorted({scale for result in results for scale in result.scales})
     rows, names = [], []
-    for identity in range(plan.first_identity, plan.first_identity + min(plan.shown, plan.identities)):
+    for identity in identity_seeds(plan, dataset, 1)[: plan.shown]:
         for label in dict.fromkeys(result.label for result in results):
             paths = _pictures(first[label], folder_of(first[label]), identity) if label in first else {}
             rows.append([read_rgb(paths[scale]) if scale in paths else None for scale in scales])

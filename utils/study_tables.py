@@ -1,8 +1,8 @@
 """The numbers of a comparison's report: one row a method, compared at equal strength.
 
-A method's cells, of several datasets and seeds, are pooled identity by identity: strength is in units of the
-pairs' own change, which makes datasets comparable. Strengths are matched on the side of scales >= 0 alone, in
-ascending order; what the slider does below 0 enters only the slider metrics, which are of whole sliders.
+A method's cells of one dataset are pooled over seeds, identity by identity, and matched at one slider
+position; over several datasets, each is matched at its own and all count alike. Strengths are matched on the
+side of scales >= 0 alone, in ascending order; what the slider does below 0 enters only the slider metrics.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.cells import CellResult
 from utils.metrics import bootstrap_mean
 from utils.plan import Plan
-from utils.slider_metrics import ROUNDING, correlations, free_sliders, matched, scale_at, usable_range
+from utils.slider_metrics import ROUNDING, correlations, free_sliders, matched_evenly, scale_at, usable_range
 
 NOT_REACHED, NOT_AVAILABLE, NOT_MEASURED = "not reached", "not available", "not measured"
 PROBE_DISTANCE, OTHER_DISTANCE = "probe distance", "LPIPS alex"
@@ -75,6 +75,12 @@ class Pool:
         """(N, n) in the judge's units."""
         return torch.cat([cell.damage[:, _up(cell)] for cell in self.cells])
 
+    @property
+    def by_dataset(self) -> list[Pool]:
+        """The cells of each dataset."""
+        names = dict.fromkeys(cell.dataset for cell in self.cells)
+        return [Pool(self.label, [cell for cell in self.cells if cell.dataset == name], ()) for name in names]
+
 
 def pool_methods(results: Sequence[CellResult], plan: Plan, dataset: str = "") -> list[Pool]:
     """A pool for every method that has any result, in order of first appearance.
@@ -104,17 +110,20 @@ def pool_methods(results: Sequence[CellResult], plan: Plan, dataset: str = "") -
 def damage_table(pools: Sequence[Pool], strengths: Sequence[float]) -> Numbers:
     """Mean damage with its 95% interval at each matched strength, and the greatest mean strength reached.
 
-    Strength s is reached at the slider position where the mean strength of a pool's identities first does
-    (`matched` of utils/slider_metrics.py): one position for all of the pool. The greatest is rounded down.
+    Strength s is reached at the slider position where the mean strength of a dataset's identities first does
+    (`matched_evenly` of utils/slider_metrics.py). The greatest is that of the dataset where it is least,
+    rounded down.
     """
     rows = []
     for pool in pools:
         if not pool.cells:
             rows.append([pool.label, pool.count, *[NOT_MEASURED] * (len(strengths) + 1)])
             continue
-        found = matched(pool.strength, pool.damage, strengths)
+        parts = pool.by_dataset
+        found = matched_evenly([(part.strength, part.damage) for part in parts], strengths)
         at_each = (found[float(strength)] for strength in strengths)
-        reaches = math.floor(100 * (pool.strength.mean(dim=0).max().item() + ROUNDING))
+        greatest = min(part.strength.mean(dim=0).max().item() for part in parts)
+        reaches = math.floor(100 * (greatest + ROUNDING))
         shown = (NOT_REACHED if interval is None else f"{interval:z.3f}" for interval in at_each)
         rows.append([pool.label, pool.count, *shown, f"{reaches}%"])
     notes = [f"{pool.label}: no result of {'; '.join(pool.missing)}." for pool in pools if pool.missing]
@@ -267,16 +276,20 @@ def _having(cells: Sequence[CellResult], name: str, reasons: _Reasons) -> list[t
 
 def _at(having: Sequence[tuple[CellResult, Tensor]], name: str, wanted: float, reasons: _Reasons) -> str:
     """A measure's mean at the strength, over cells of one method that all have it."""
-    pool = Pool("", [cell for cell, _ in having], [])
-    strength, above = pool.strength, len(pool.scales) - 1
-    if scale_at(pool.scales, strength, wanted) is None:
-        return NOT_REACHED
-    values = torch.cat([values[:, -above:] for _, values in having])  # at scales above 0
-    if name in AT_ZERO:
-        values = torch.cat([torch.full_like(values[:, :1], AT_ZERO[name]), values], dim=1)
-    else:
-        strength = strength[:, 1:]
-    found = matched(strength, values, [wanted])[float(wanted)] if strength.shape[1] > 1 else None
+    values_of = {id(cell): values for cell, values in having}
+    groups = []
+    for pool in Pool("", [cell for cell, _ in having], []).by_dataset:
+        strength, above = pool.strength, len(pool.scales) - 1
+        if scale_at(pool.scales, strength, wanted) is None:
+            return NOT_REACHED
+        values = torch.cat([values_of[id(cell)][:, -above:] for cell in pool.cells])  # at scales above 0
+        if name in AT_ZERO:
+            values = torch.cat([torch.full_like(values[:, :1], AT_ZERO[name]), values], dim=1)
+        else:
+            strength = strength[:, 1:]
+        groups.append((strength, values))
+    several = all(strength.shape[1] > 1 for strength, _ in groups)
+    found = matched_evenly(groups, [wanted])[float(wanted)] if several else None
     if found is None:
         reasons.add("no value at scale 0, and the strength is reached before the first scale above it", name)
         return NOT_AVAILABLE

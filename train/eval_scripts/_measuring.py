@@ -18,6 +18,7 @@ from utils.config import check_writable, resolve_device
 from utils.errors import UserError
 from utils.runner import list_runs, prepare
 from utils.runs import Run
+from utils.shots import choose_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ options of its own:
   --at SCALE=FOLDER   in place of --images, a folder of images a slider scale, paired up by name; any tool's
                       before and after: --at 0=before --at 1=after (below 0: --at=-1=opposite)
   --require           weights that can't be had are an error
-  --out FOLDER        where NAME.csv and NAME.json go (output/eval/measures)
+  --out FOLDER        where the CSV and JSON go (output/eval/measures/STUDY)
 """
 
 
@@ -101,21 +102,22 @@ def measure_images(
     series = [_series(run, options) for run in study.runs]
     config = study.config
     pairs = [
-        load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize)
+        load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count)
         for run in study.runs
     ]
     probes = [face_probe(run.dataset) if config.judge == "probe" else None for run in study.runs]
     if config.judge == "probe":
         for of_run in series:
             _check_size(of_run, config.resolution)
-    check_writable(options.out)
+    out = options.out or Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
+    check_writable(out)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
     rows: list[Row] = []
     for subject in zip(study.runs, series, pairs, probes, strict=True):
         run, of_run, own_pairs, probe = subject
         rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
-    print(write_rows(rows, options.out / name, command, options.require))
+    print(write_rows(rows, out / name, command, options.require))
     return 0
 
 
@@ -123,15 +125,13 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
     """Write path.csv and path.json; returns the printed table, with what is not available and why below.
 
     Raises:
-        UserError: with `require`, if any measure is not available.
+        UserError: with `require`, if any measure is not available; the files are written all the same.
     """
     from utils.encoders import Unavailable
     from utils.metrics import bootstrap_mean, markdown_table
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
-    if require and absent:
-        raise UserError("; ".join(absent))
     cells: dict[tuple[str, str], dict[str, str]] = {}
     records: list[dict[str, Any]] = []
     for row in rows:
@@ -151,6 +151,8 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
         cells.setdefault((row.run, scale), {})[row.measure] = cell
         records.append(record)
     _write_files(records, path, command)
+    if require and absent:
+        raise UserError("; ".join(absent))
     measures = list(dict.fromkeys(row.measure for row in rows))
     table = markdown_table(
         ["run", "scale", *measures],
@@ -180,8 +182,13 @@ def _series(run: Run, options: argparse.Namespace) -> "ImageSeries":
 
     if options.at:
         return read_folders(dict(options.at))
-    skip = run.config.skips[0] if options.skip is None else options.skip
-    return read_tree(options.images or run.seeds_folder, skip)
+    config = run.config
+    skip = config.skips[0] if options.skip is None else options.skip
+    if options.images:
+        return read_tree(options.images, skip)
+    # the study's own: what else lies there may be of an earlier training
+    seeds = [] if config.use_random_seed else [str(seed) for seed in choose_seeds(config)]
+    return read_tree(run.seeds_folder, skip, seeds, config.scales)
 
 
 def _check_size(series: "ImageSeries", resolution: int) -> None:
@@ -201,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--at", type=_at, action="append", default=[])
     parser.add_argument("--skip", type=int)
     parser.add_argument("--require", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("output/eval/measures"))
+    parser.add_argument("--out", type=Path)
     return parser
 
 

@@ -5,7 +5,8 @@ python eval_scripts/calibrate.py LORA.safetensors
 python gen_image_script.py --c=train_image scales=auto
 
 Found are the scale that gives the pairs' own change, where the slider saturates, and where damage passes a
-limit. Base, pairs, prompts and skip are those of the settings in the file's header; key=value changes them.
+limit. Base, pairs, prompts and skip are those of the settings in the file's header; key=value changes them
+(a text slider has no pairs: name a dataset by datasets_folder=datasets datasets=[NAME]).
 
 options:
   --upto X         measure at nine scales from 0 to X (2)
@@ -22,11 +23,10 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 from probes import face_probe
-from slider import LIMITS
 
-from utils.config import Config, parse_overrides, read_settings, resolve_model_path
+from utils.config import Config, layer_config, parse_overrides, resolve_model_path
 from utils.errors import UserError, run_cli
-from utils.runner import Study, load_base
+from utils.runner import CONFIG_FOLDER, Study, load_base
 from utils.runs import Run, expand_runs
 from utils.shots import choose_prompts
 
@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     metadata = read_metadata(args.lora)
     if "config" not in metadata:
         raise UserError(f"{args.lora}: expected the settings it was trained with in its header, found none")
-    (run,) = expand_runs(_config(args.lora, metadata["config"], args.overrides))
+    runs = expand_runs(_config(args.lora, metadata["config"], args.overrides))
+    if len(runs) > 1:
+        raise UserError(
+            f"expected settings of one run, found {len(runs)}: {', '.join(run.name for run in runs)}"
+        )
+    run = runs[0]
     calibration = calibrate(run, args.lora, args.upto, args.identities, args.limit)
     update_metadata(args.lora, calibration.metadata())
     print(json.dumps(asdict(calibration), indent=1))
@@ -67,18 +72,20 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     from utils.calibration import PAIRS_STRENGTH, Calibration
     from utils.flux import PromptEmbeds
     from utils.generate import applied_lora, sweep_images
-    from utils.measures import build_judge, load_tools
+    from utils.measures import JUDGES_TOOLS, LIMITS, build_judge, load_tools
     from utils.pairs import load_pairs
     from utils.slider_metrics import scale_at, usable_range
 
     config = run.config
-    pairs = load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize)
+    pairs = load_pairs(
+        run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count
+    )
     probe = face_probe(run.dataset) if config.judge == "probe" else None
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     prompts = choose_prompts(run, seeds)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     flux, embeds = load_base(Study(config, [run], model_path, [], False), prompts)
-    judge = build_judge(config, load_tools(config, flux.device, ("clip", "dinov2")), pairs, probe)
+    judge = build_judge(config, load_tools(config, flux.device, JUDGES_TOOLS[config.judge]), pairs, probe)
     scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
     with applied_lora(flux.transformer, lora):
         of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
@@ -108,7 +115,7 @@ def _config(lora: Path, text: str, overrides: Sequence[str]) -> Config:
     command, faults = parse_overrides(overrides)
     known = {key.name for key in fields(Config)}
     layers = {str(lora): {key: recorded[key] for key in known & recorded.keys()}, "command line": command}
-    return read_settings(layers, faults)
+    return layer_config(layers, CONFIG_FOLDER, faults=faults)
 
 
 def _parser() -> argparse.ArgumentParser:

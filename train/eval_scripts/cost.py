@@ -4,7 +4,9 @@ cd train
 python eval_scripts/cost.py --c=train_image
 
 options of its own:
-  --out FOLDER        where cost.csv and cost.json go (output/eval/measures)
+  --out FOLDER        where cost.csv and cost.json go (output/eval/measures/STUDY)
+
+Peak memory on a CPU is the most that the whole process ever held, the text encoders included.
 """
 
 import argparse
@@ -29,7 +31,7 @@ COLUMNS = ("run", "work", "seconds", "count", "per second", "peak GiB", "device"
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the records; 0 as the exit status."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=Path("output/eval/measures"))
+    parser.add_argument("--out", type=Path)
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = parser.parse_known_args(argv)
     study = prepare(study_arguments, __doc__ or "", METHODS)
@@ -42,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not rows:
         paths = ", ".join(str(run.record_path) for run in study.runs)
         raise UserError(f"{paths}: expected the record of a training, found none; train first")
-    check_writable(options.out)
-    with (options.out / "cost.csv").open("w", newline="", encoding="utf-8") as file:
+    out = options.out or Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
+    check_writable(out)
+    with (out / "cost.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     command = shlex.join(["python", "eval_scripts/cost.py", *argv])
     content = {"command": command, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
-    (options.out / "cost.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (out / "cost.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(markdown_table(COLUMNS, rows))
     return 0
 

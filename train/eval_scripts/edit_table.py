@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         attribute_of(run.dataset)
     pairs = {
         run.dataset: load_pairs(
-            run.source_folder, run.target_folder, run.config.resolution, run.config.resize
+            *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
+            run.config.pair_count,
         )
         for run in study.runs
     }

@@ -21,6 +21,8 @@ from utils.flux import Flux, PromptEmbeds
 from utils.generate import Sweep, applied_lora, edit_photo
 from utils.metrics import leakage, markdown_table, psnr
 from utils.photos import Photo
+from utils.records import read_record
+from utils.runner import is_trained
 from utils.runs import RealRun, expand_runs
 
 
@@ -72,9 +74,9 @@ def measure_inversion(
     training = 0.0
     if inversion == "lora":
         for run, photo in zip(runs, photos, strict=True):
-            if not run.weights_path().is_file():
+            if not is_trained(run):
                 train_run(run, flux, photo, embeds[""])
-            training += json.loads(run.log_path.read_text(encoding="utf-8").splitlines()[-1])["seconds"]
+            training += read_record(run.record_path).seconds
     measured = []
     for number, (name, path) in enumerate(edits.items()):
         sweeps, started = [], time.perf_counter()

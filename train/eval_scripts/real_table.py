@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, study_arguments = _options(argv)
     study = prepare(study_arguments, __doc__ or "", METHODS)
     edits = _edits(options.edit)
+    if not study.config.scales:
+        raise UserError("scales: expected numbers, found auto, which differs from edit to edit")
     if study.dry_run:
         print(f"{', '.join(options.inversions)} x {', '.join(edits)}; results: {options.out}")
         return 0

@@ -21,7 +21,6 @@ from _measuring import Row, Subject, measure_images
 from utils.errors import UserError, run_cli
 from utils.folders import find_images
 
-LIMITS = {"probe": 0.1, "clip": 0.3}
 MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks")
 """What is measured of the judge's strength, in the order of the columns."""
 
@@ -82,7 +81,7 @@ def _of_strength(subject: Subject, distance, limit: float | None):
     import torch
 
     from utils.encoders import Unavailable
-    from utils.measures import build_judge, judge_lacks
+    from utils.measures import LIMITS, build_judge, judge_lacks
     from utils.slider_metrics import correlations, free_sliders, usable_range
 
     config, series = subject.run.config, subject.series
