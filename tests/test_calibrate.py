@@ -50,6 +50,9 @@ def test_a_calibration_is_written_into_the_file_and_read_by_generation(lora: Pat
     names = sorted(path.name for path in Path("output/eval").rglob("*/skip*.png"))
     scales = ("0.00", "0.30", "0.60", "0.90", "1.20", "1.50")
     assert [name.split("_")[1] for name in names] == [f"scale{scale}.png" for scale in scales]
+    status, _, err = script("gen_image_script", "--c=mini", "datasets=age", "scales=auto", "skips=2")
+    assert status == 2
+    assert "scales: auto: expected skips [1], at which" in err
 
 
 def test_an_exact_slider_is_calibrated_exactly(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Script
+from PIL import Image
 
 from tinyflux.people import ATTRIBUTES
 from utils.cells import CellResult
@@ -95,6 +96,35 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(
     assert status == 2
     assert "expected a LoRA trained with lr 0.01, found one with 0.05; move it" in err
     assert len(loads) == 2
+
+
+def test_changed_images_or_prompts_are_told_and_nothing_is_overwritten(compare: Callable) -> None:
+    for method, path in (("slider_text", Path("texts/age.yaml")), ("train_image_sliders", None)):
+        assert compare(f"methods=[{method}]")[0] == 0
+        before = {file: file.read_bytes() for file in Path("output/study").rglob("*.safetensors")}
+        if path:
+            path.write_text(path.read_text().replace("an old cat", "a fat cat"))
+        else:
+            Image.new("RGB", (32, 32), (1, 2, 3)).save("datasets/age/target/0.png")
+        status, out, err = compare(f"methods=[{method}]")
+        assert status == 2
+        assert "1 cells, 0 of them done before" in out
+        assert "expected a LoRA of these images or prompts, found one of others; move it" in err
+        assert {file: file.read_bytes() for file in before} == before
+
+
+def test_another_number_of_steps_is_told(compare: Callable) -> None:
+    assert compare("methods=[train_image_sliders]")[0] == 0
+    status, _, err = compare("methods=[train_image_sliders]", "train_iteration=3")
+    assert status == 2
+    assert "expected a LoRA trained with train_iteration 3, found one with 2; move it" in err
+
+
+def test_a_judge_without_weights_is_told_before_training(compare: Callable) -> None:
+    status, _, err = compare("judge=clip")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "judge clip: clip: not available: no weights named" in err
+    assert not list(Path("output").rglob("*.safetensors"))
 
 
 def test_a_failing_cell_is_reported_and_the_others_go_on(

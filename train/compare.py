@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from probes import face_probe
 
-from utils.cells import measure_cell
+from utils.cells import inputs_of, measure_cell
 from utils.config import REPOSITORY
 from utils.flux import Flux, PromptEmbeds
 from utils.measures import Tools, build_judge, distance_measure, preservation_measures
@@ -42,7 +41,7 @@ class Workshop:
     def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
         """Train and measure a cell, one prompt an identity; returns its result's path."""
         run = cell.run
-        inputs = self._inputs(cell)
+        inputs = inputs_of(cell)
         if not is_trained(run, inputs):
             self._train(cell)
             (run.folder / INPUTS).write_text(inputs + "\n", encoding="utf-8")
@@ -66,12 +65,6 @@ class Workshop:
             method.train_run(run, self.flux, cell.prompts, self._embeds_of(cell))
         else:
             method.train_run(run, self.flux, self._load(run, run.config.pair_count), self.embeds[""])
-
-    def _inputs(self, cell: Cell) -> str:
-        """A hash of what the cell learns from."""
-        pairs = [] if cell.prompts else self._load(cell.run, cell.run.config.pair_count)
-        pixels = [side.numpy().tobytes() for pair in pairs for side in (pair.source, pair.target)]
-        return sha256(b"".join([repr(cell.prompts).encode(), *pixels])).hexdigest()
 
     def _embeds_of(self, cell: Cell) -> dict[str, PromptEmbeds]:
         return {text: self.embeds[text] for prompt in cell.prompts for text in prompt.texts}

@@ -17,7 +17,7 @@ from pathlib import Path
 import _path  # noqa: F401
 from train_image_script import METHODS as PAIR_METHODS
 
-from utils.config import check_writable, resolve_model_path
+from utils.config import check_writable, resolve_device, resolve_model_path
 from utils.errors import UserError, run_cli
 from utils.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
 from utils.runner import CONFIG_FOLDER, Study, list_runs, load_base, run_all
@@ -73,14 +73,14 @@ def _work(
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     texts = [text for cell in cells for prompt in cell.prompts for text in prompt.texts]
     texts += [prompt for cell in cells for prompt in prompts[cell.run.name]]
-    flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
     from compare import Workshop
 
     from utils.measures import judge_lacks, load_tools
 
-    tools = load_tools(config, flux.device)
+    tools = load_tools(config, resolve_device(config.device, warn=lambda line: None))  # load_base warns
     if lacking := judge_lacks(config, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
+    flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
     workshop = Workshop(plan, flux, embeds, tools)
     by_name = {cell.run.name: cell for cell in cells}
 

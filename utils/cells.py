@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,6 +19,7 @@ from torch import Tensor
 from utils.encoders import Unavailable
 from utils.figures import to_images
 from utils.flux import Flux, PromptEmbeds
+from utils.folders import find_images
 from utils.generate import applied_lora, sweep_images
 from utils.image_trees import ImageSeries
 from utils.measures import Judge, Measures, evaluate, pairwise_distances
@@ -82,11 +84,20 @@ class CellResult:
         return cls(**content)
 
 
+def inputs_of(cell: Cell) -> str:
+    """A hash of what a cell learns from: its prompts, or the files of its pairs."""
+    run, digest = cell.run, sha256(repr(cell.prompts).encode())
+    for folder in () if cell.prompts else (run.source_folder, run.target_folder):
+        for path in list(find_images(folder).values())[: run.config.pair_count or None]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def made_with(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """What a cell's figures depend on, but for the images and prompts it was trained on (`is_trained`)."""
+    """What a cell's figures depend on."""
     own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
     config = {key: value for key, value in asdict(cell.run.config).items() if key not in _ELSEWHERE}
-    return json.loads(json.dumps({"config": config, **own}))
+    return json.loads(json.dumps({"config": config, "inputs": inputs_of(cell), **own}))
 
 
 def done(cell: Cell, plan: Plan) -> bool:
