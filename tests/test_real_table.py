@@ -51,6 +51,7 @@ def test_every_inversion_is_measured(table: Script) -> None:
         assert math.isfinite(at_zero["reconstruction_psnr"])
         assert at_zero["reconstruction_psnr"] == at_one["reconstruction_psnr"]
         assert at_zero["edit_psnr"] != at_one["edit_psnr"]
+        assert 0 <= at_zero["reconstruction_error"] == at_one["reconstruction_error"] < 1
         assert at_zero["in_place_psnr"] == at_zero["untouched_psnr"] == at_one["untouched_psnr"]
         assert at_one["in_place_psnr"] != at_one["untouched_psnr"]
     assert len(list(Path("output/models/image/portraits").rglob("*2epoch.safetensors"))) == 2
@@ -62,7 +63,9 @@ def test_each_inversion_at_its_best(table: Script) -> None:
     real_edits = importlib.import_module("real_edits")
 
     def row(inversion: str, edit: str, skip: int, scale: float, error: float):
-        return real_edits.Row(inversion, edit, skip, scale, 30.0, 20.0, 25.0, 26.0, scale, error, 0.0, 2.0)
+        return real_edits.Row(
+            inversion, edit, skip, scale, 30.0, 0.01, 20.0, 25.0, 26.0, scale, error, 0.0, 2.0
+        )
 
     rows = [row("euler", edit, 14, 0.0, 0.0) for edit in ("age", "smile")]
     rows += [row("euler", "age", 14, 0.5, 0.02), row("euler", "smile", 14, 0.5, 0.06)]

@@ -19,7 +19,7 @@ from utils.config import Config
 from utils.figures import Grid, draw_grid, to_images
 from utils.flux import Flux, PromptEmbeds
 from utils.generate import Sweep, applied_lora, edit_photo
-from utils.metrics import leakage, markdown_table, psnr
+from utils.metrics import Readings, leakage, markdown_table, psnr
 from utils.photos import Photo
 from utils.records import read_record
 from utils.runner import is_trained
@@ -35,6 +35,7 @@ class Row:
     skip: int
     scale: float
     reconstruction_psnr: float
+    reconstruction_error: float
     untouched_psnr: float
     edit_psnr: float
     in_place_psnr: float
@@ -117,7 +118,6 @@ def _rows(
         for scale in config.scales:
             readings = read(images[scale])
             in_place = (before + images[scale] - images[0.0]).clamp(-1, 1)
-            errors = leakage(readings, at_truth, ())
             rows.append(
                 Row(
                     inversion,
@@ -125,15 +125,21 @@ def _rows(
                     skip,
                     scale,
                     psnr(images[0.0], before).mean().item(),
+                    _error(read(images[0.0]), at_start),
                     psnr(before, truth).mean().item(),
                     psnr(images[scale], truth).mean().item(),
                     psnr(in_place, truth).mean().item(),
                     ((readings[name] - at_start[name]).mean() / difference).item(),
-                    torch.stack([error.mean() for error in errors.values()]).mean().item(),
+                    _error(readings, at_truth),
                     *seconds,
                 )
             )
     return rows
+
+
+def _error(readings: Readings, truth: Readings) -> float:
+    """Mean distance of all attributes from the truth, in units of their ranges."""
+    return torch.stack(list(leakage(readings, truth, ()).values())).mean().item()
 
 
 def at_best(rows: Sequence[Row]) -> list[Row]:
@@ -179,14 +185,16 @@ def _grid(measured: Sequence[Measured]) -> Grid:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "untouched dB", "edit dB"]
+    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "its error"]
+    header += ["untouched dB", "edit dB"]
     header += ["in place dB", "moved", "error", "training s", "sweep s"]
     return markdown_table(
         header,
         [
             [
                 *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
-                *(f"{row.reconstruction_psnr:.1f}", f"{row.untouched_psnr:.1f}", f"{row.edit_psnr:.1f}"),
+                *(f"{row.reconstruction_psnr:.1f}", f"{row.reconstruction_error:.3f}"),
+                *(f"{row.untouched_psnr:.1f}", f"{row.edit_psnr:.1f}"),
                 *(f"{row.in_place_psnr:.1f}", f"{row.moved:.0%}", f"{row.error:.3f}"),
                 *(f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
             ]
