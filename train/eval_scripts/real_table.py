@@ -1,11 +1,12 @@
 """Measure edits of photographs against the truth, inversion by inversion: portraits that the base never saw.
 
 The face world renders each portrait before and after the edit, so the right answer is known. One row for each
-inversion, edit, skip and scale. PSNR: of the reconstruction against the portrait, and its error, how far the
-probe sees all attributes from the portrait's on average, in units of their range; against the true edit, of
+inversion, edit, skip and scale. PSNR: of the reconstruction against the portrait; against the true edit, of
 the portrait untouched, of the edit, and of the edit in place, its change added to the portrait as
 gen_image_real_script.py writes it to whole/. Then how far the probe sees the attribute move (1 = as far as in
-the truth), and how far it sees all attributes from the truth, as above. At the end each inversion at the skip and scale where that error, averaged over the edits, is least.
+the truth). An error is how far the probe sees all attributes from what they should be, on average, in units of
+their ranges: of the reconstruction from the portrait's, of the edit from the truth's. At the end each
+inversion at the skip and scale of least error of its edits.
 
 cd train
 python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edit smile=LORA skips=[8,14]
