@@ -4,7 +4,7 @@ The face world renders each portrait before and after the edit, so the right ans
 inversion, edit, skip and scale. PSNR: of the reconstruction against the portrait; against the true edit, of
 the portrait untouched, of the edit, and of the edit in place, its change added to the portrait as
 gen_image_real_script.py writes it to whole/. Then how far the probe sees the attribute move (1 = as far as in
-the truth). An error is how far the probe sees all attributes from what they should be, on average, in units of
+the truth). An error is how far the probe sees all attributes from what they should be on average, in units of
 their ranges: of the reconstruction from the portrait's, of the edit from the truth's. At the end each
 inversion at the skip and scale of least error of its edits.
 
