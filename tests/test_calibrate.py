@@ -52,7 +52,8 @@ def test_a_calibration_is_written_into_the_file_and_read_by_generation(lora: Pat
     assert [name.split("_")[1] for name in names] == [f"scale{scale}.png" for scale in scales]
     status, _, err = script("gen_image_script", "--c=mini", "datasets=age", "scales=auto", "skips=2")
     assert status == 2
-    assert "scales: auto: expected skips [1], at which" in err
+    assert "scales: auto: expected the skip" in err
+    assert "was calibrated at, 1; found skips [2]" in err
 
 
 def test_an_exact_slider_is_calibrated_exactly(
