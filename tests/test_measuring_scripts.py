@@ -490,8 +490,11 @@ def test_faults_are_told_before_anything_is_loaded(
     folder = "datasets/age"
     faults = {
         # images that are not there
-        (): f"{run_of('smile').seeds_folder}: expected a folder of generated images, found none",
-        ("datasets=age", "--images=nowhere"): "nowhere: expected a folder of generated images, found none",
+        (): f"{run_of('smile').seeds_folder}: expected images that gen_image_script.py wrote, found no such folder",
+        (
+            "datasets=age",
+            "--images=nowhere",
+        ): "nowhere: expected images that gen_image_script.py wrote, found no such folder",
         ("datasets=age", "--skip=3"): f"{painted}: expected images of skip 3, found skips [1]",
         ("datasets=age", "skips=2"): f"{painted}: expected images of skip 2, found skips [1]",
         ("datasets=age", "--at=0=nowhere", f"--at=1={folder}/source"): "nowhere: expected a folder of images",

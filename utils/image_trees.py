@@ -54,7 +54,7 @@ def read_tree(
             scale 0, or images of several sizes.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder of generated images, found none")
+        raise UserError(f"{folder}: expected images that gen_image_script.py wrote, found no such folder")
     found: dict[int, dict[float, dict[str, Path]]] = {}
     for path in sorted(folder.glob("*/skip*_scale*.png")):
         match = _FILE.fullmatch(path.stem)
