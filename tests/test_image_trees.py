@@ -47,9 +47,7 @@ def test_one_skip_is_chosen(tree: Path) -> None:
 
 
 def test_what_is_no_complete_tree(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="expected images that gen_image_script.py wrote, found no such folder"
-    ):
+    with pytest.raises(UserError, match=r"expected images that gen_image_script\.py wrote, found no such"):
         read_tree(tmp_path / "no", 14)
     (tree / "9/skip14_scale1.00.png").unlink()
     with pytest.raises(UserError, match="expected every image at every scale, found no 9 at 1"):
