@@ -88,25 +88,30 @@ def write_study(
     sections = [
         Section(EVERYTHING, [Text(explanation), *_blocks(tables[EVERYTHING], caption), plots[EVERYTHING]]),
         *(Section(name, [*_blocks(tables[name], caption), plots[name]]) for name in by_dataset),
-        Section("The methods as sliders", _blocks(slider_table(everything, limit), _slider_caption(limit))),
-        Section(
-            f"Further measures at strength {percent(MEASURED_AT)}",
-            _blocks(
-                measure_table(everything, MEASURED_AT),
-                "Between each image and that at scale 0, matched and with intervals as in the first table. "
-                "Distances grow with what changed, similarities (PSNR, SSIM, DINOv2, ArcFace) fall.",
-            ),
-        ),
-        Section("Costs", _blocks(cost_table(everything), "Means over a method's cells.")),
+        *_further_sections(everything, limit),
     ]
-    if grids := [_grid(results, plan, name, folder_of) for name in by_dataset if plan.shown]:
-        sections.append(Section("Pictures", grids))
+    if plan.shown:
+        sections.append(Section("Pictures", [_grid(results, plan, name, folder_of) for name in by_dataset]))
     if failed:
         reasons = [Text(f"{name}: {reason}") for name, reason in failed.items()]
         sections.append(Section("Cells that failed", reasons))
     introduction = _introduction(results, failed, plan, damage_name)
     write_report(folder / "report.html", "Methods compared", command, sections, introduction)
     return folder / "report.html"
+
+
+def _further_sections(everything: Sequence[Pool], limit: float) -> list[Section]:
+    """What the methods are like as sliders, what else was measured, what they cost."""
+    further = (
+        "Between each image and that at scale 0, matched and with intervals as in the first table. "
+        "Distances grow with what changed, similarities (PSNR, SSIM, DINOv2, ArcFace) fall."
+    )
+    measures = _blocks(measure_table(everything, MEASURED_AT), further)
+    return [
+        Section("The methods as sliders", _blocks(slider_table(everything, limit), _slider_caption(limit))),
+        Section(f"Further measures at strength {percent(MEASURED_AT)}", measures),
+        Section("Costs", _blocks(cost_table(everything), "Means over a method's cells.")),
+    ]
 
 
 def scale_rows(results: Sequence[CellResult]) -> list[list[str]]:

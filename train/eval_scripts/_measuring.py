@@ -16,7 +16,7 @@ from train_image_script import METHODS
 
 from utils.config import check_writable, resolve_device
 from utils.errors import UserError
-from utils.runner import list_runs, prepare
+from utils.runner import Study, list_runs, prepare
 from utils.runs import Run
 from utils.shots import choose_seeds
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from utils.encoders import Unavailable
     from utils.image_trees import ImageSeries
-    from utils.measures import Probe, Tools
+    from utils.measures import Measures, Probe, Tools
     from utils.pairs import ImagePair
 
 OPTIONS = """
@@ -109,7 +109,7 @@ def measure_images(
     if config.judge == "probe":
         for of_run in series:
             _check_size(of_run, config.resolution)
-    out = options.out or Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
+    out = options.out or folder_of(study)
     check_writable(out)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
     rows: list[Row] = []
@@ -119,6 +119,22 @@ def measure_images(
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
     print(write_rows(rows, out / name, command, options.require))
     return 0
+
+
+def rows_by_scale(subject: Subject, measures: "Measures") -> list[Row]:
+    """A row for every measure of the images at every scale against those at scale 0."""
+    from utils.measures import evaluate
+
+    return [
+        Row(subject.run.name, scale, name, values)
+        for scale, by_name in evaluate(subject.series, measures).items()
+        for name, values in by_name.items()
+    ]
+
+
+def folder_of(study: Study) -> Path:
+    """Where a study's measures go."""
+    return Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
 
 
 def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> str:

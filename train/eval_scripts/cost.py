@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
+from _measuring import folder_of
 from train_image_script import METHODS
 
 from utils.config import check_writable
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not rows:
         paths = ", ".join(str(run.record_path) for run in study.runs)
         raise UserError(f"{paths}: expected the record of a training, found none; train first")
-    out = options.out or Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
+    out = options.out or folder_of(study)
     check_writable(out)
     with (out / "cost.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *rows])

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _measuring import Row, Subject, measure_images
+from _measuring import Row, Subject, measure_images, rows_by_scale
 
 from utils.errors import run_cli
 
@@ -26,14 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(argv)
 
     def rows_of(subject: Subject) -> list[Row]:
-        from utils.measures import evaluate, strength_measures
+        from utils.measures import strength_measures
 
         measures = strength_measures(subject.tools, subject.pairs, options.text, subject.probe)
-        return [
-            Row(subject.run.name, scale, name, values)
-            for scale, by_name in evaluate(subject.series, measures).items()
-            for name, values in by_name.items()
-        ]
+        return rows_by_scale(subject, measures)
 
     return measure_images(rest, "edit_strength", __doc__ or "", rows_of, argv)
 

@@ -8,7 +8,7 @@ python eval_scripts/preservation.py --c=train_image --at 0=before --at 1=after -
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _measuring import Row, Subject, measure_images
+from _measuring import Row, Subject, measure_images, rows_by_scale
 
 from utils.errors import run_cli
 
@@ -20,14 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rows_of(subject: Subject) -> list[Row]:
     """Every preservation measure at every scale."""
-    from utils.measures import evaluate, preservation_measures
+    from utils.measures import preservation_measures
 
-    measures = preservation_measures(subject.tools, subject.probe)
-    return [
-        Row(subject.run.name, scale, name, values)
-        for scale, by_name in evaluate(subject.series, measures).items()
-        for name, values in by_name.items()
-    ]
+    return rows_by_scale(subject, preservation_measures(subject.tools, subject.probe))
 
 
 if __name__ == "__main__":
