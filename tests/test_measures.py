@@ -205,9 +205,12 @@ def test_the_leak_is_of_what_should_have_stayed():
 def test_the_probes_distance_is_euclidean_and_carries_no_gradient():
     weight = torch.ones((), requires_grad=True)
     probe = Probe(read, lambda images: images.mean(dim=(2, 3)) * weight, "age")
-    found = probe_distance(probe)(flat((0, 0, 0), (1, 1, 1)), flat((0.3, 0, -0.4), (1, 1, 1)))
+    images = flat((0, 0, 0), (1, 1, 1)), flat((0.3, 0, -0.4), (1, 1, 1))
+    found = probe_distance(probe)(*images)
     assert found.tolist() == pytest.approx([0.5, 0])
     assert not found.requires_grad
+    apart = Probe(probe.read, probe.features, "age", strangers=0.25)
+    assert probe_distance(apart)(*images).tolist() == pytest.approx([2, 0])
 
 
 def test_the_sliders_distance_is_the_probes_or_lpips():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from time import sleep
 
@@ -26,6 +27,24 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert record.peak_bytes is not None
     assert record.peak_bytes > ballast.nbytes
     assert record.device.startswith("CPU ")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere the system knows the process's whole life only"
+)
+def test_the_peak_is_of_the_work_alone(tmp_path: Path) -> None:
+    before = torch.ones(2**26)
+    size = before.nbytes
+    del before
+    with recorded(tmp_path / "record.json", "training", 3, CPU):
+        pass
+    idle = read_record(tmp_path / "record.json").peak_bytes
+    with recorded(tmp_path / "record.json", "training", 3, CPU):
+        torch.ones(2**26)
+    busy = read_record(tmp_path / "record.json").peak_bytes
+    assert idle is not None
+    assert busy is not None
+    assert 0.9 * size < busy - idle < 1.1 * size
 
 
 def test_work_that_fails_leaves_no_record(tmp_path: Path) -> None:

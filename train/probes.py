@@ -1,5 +1,6 @@
 """The face world's probe, as what measures images: which attribute a dataset edits, and how to read it."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError, nearest
@@ -32,4 +33,18 @@ def face_probe(dataset: str) -> "Probe":
     from utils.measures import Probe
 
     probe, attribute = load_probe(), attribute_of(dataset)
-    return Probe(probe.read, probe.features, attribute, COLOURS if attribute == "sketch" else ())
+    changed = COLOURS if attribute == "sketch" else ()
+    return Probe(probe.read, probe.features, attribute, changed, _strangers())
+
+
+@cache
+def _strangers() -> float:
+    """Mean distance between the probe's features of 32 rendered people."""
+    import torch
+
+    from tinyflux.people import sample_people
+    from tinyflux.probe import load_probe
+    from tinyflux.render import render
+    from tinyflux.seeds import HELD_OUT
+
+    return torch.pdist(load_probe().features(render(sample_people(HELD_OUT[:32])))).mean().item()

@@ -6,6 +6,7 @@ Arrays are kept whole, so that tables, curves and intervals can be made of any n
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -28,6 +29,8 @@ from utils.records import Record, read_record, recorded
 from utils.slider_metrics import smoothness
 
 DIGITS = 6
+EDITION = 2
+"""Of what is measured and in which units: raised when that changes, so that older results are made anew."""
 
 # keys of a study that a cell's figures don't depend on: the machine, folders, what generation alone knows
 _ELSEWHERE = {
@@ -67,7 +70,7 @@ class CellResult:
     def save(self, path: Path) -> None:
         """Write it as JSON, at once or not at all."""
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(_plain(self)) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(_plain(self), allow_nan=False) + "\n", encoding="utf-8")
         part.replace(path)
 
     @classmethod
@@ -75,7 +78,7 @@ class CellResult:
         """Read what `save` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         for key in ("strength", "damage"):
-            content[key] = torch.tensor(content[key], dtype=torch.float64)
+            content[key] = _value(content[key])
         content["measures"] = {name: _value(value) for name, value in content["measures"].items()}
         content["delta_smooth"] = _value(content["delta_smooth"])
         content["training"], content["generation"] = (
@@ -97,7 +100,7 @@ def made_with(cell: Cell, plan: Plan) -> dict[str, Any]:
     """What a cell's figures depend on."""
     own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
     config = {key: value for key, value in asdict(cell.run.config).items() if key not in _ELSEWHERE}
-    return json.loads(json.dumps({"config": config, "inputs": inputs_of(cell), **own}))
+    return json.loads(json.dumps({"edition": EDITION, "config": config, "inputs": inputs_of(cell), **own}))
 
 
 def done(cell: Cell, plan: Plan) -> bool:
@@ -179,10 +182,10 @@ def _over_scales(values: Sequence[Tensor | Unavailable]) -> Tensor | str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return (
-            [_plain(row) for row in value] if value.ndim > 1 else [round(x, DIGITS) for x in value.tolist()]
-        )
+    if isinstance(value, Tensor) and value.ndim > 1:
+        return [_plain(row) for row in value]
+    if isinstance(value, Tensor):  # JSON has no infinity, as PSNR is of equal images
+        return [round(x, DIGITS) if math.isfinite(x) else str(x) for x in value.tolist()]
     if isinstance(value, (CellResult, Record)):
         return {key: _plain(entry) for key, entry in vars(value).items()}
     if isinstance(value, dict):
@@ -191,4 +194,8 @@ def _plain(value: Any) -> Any:
 
 
 def _value(value: Any) -> Tensor | str:
-    return value if isinstance(value, str) else torch.tensor(value, dtype=torch.float64)
+    return value if isinstance(value, str) else torch.tensor(_numbers(value), dtype=torch.float64)
+
+
+def _numbers(value: Any) -> Any:
+    return [_numbers(entry) for entry in value] if isinstance(value, list) else float(value)

@@ -36,12 +36,14 @@ class Probe:
         features: images (B, 3, H, W) -> (B, D), for distances.
         edited: the attribute that the pairs edit.
         changed: further attributes that they change on purpose.
+        strangers: mean distance between the features of two unrelated images, the unit of `probe_distance`.
     """
 
     read: Callable[[Tensor], Readings]
     features: Callable[[Tensor], Tensor]
     edited: str
     changed: Collection[str] = ()
+    strangers: float = 1.0
 
 
 LIMITS = {"probe": 0.1, "clip": 0.3}
@@ -136,11 +138,14 @@ def distance_measure(tools: Tools, probe: Probe | None = None) -> Measure | Unav
 
 
 def probe_distance(probe: Probe) -> Measure:
-    """Euclidean distance between the probe's features: perceptual in its world, without outside weights."""
+    """Distance of the probe's features, 1 as of strangers: perceptual in its world, no outside weights.
+
+    d(x, y) = |f(x) - f(y)| / mean over strangers |f(a) - f(b)|
+    """
 
     @torch.no_grad()
     def distance(before: Tensor, after: Tensor) -> Tensor:
-        return (probe.features(after) - probe.features(before)).norm(dim=1).cpu()
+        return (probe.features(after) - probe.features(before)).norm(dim=1).cpu() / probe.strangers
 
     return distance
 

@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,8 @@ from time import perf_counter
 import torch
 
 from utils.errors import UserError
+
+_LINUX = sys.platform == "linux"
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Record:
         work: "training" or "generation".
         seconds: wall time, without loading the base.
         count: optimizer steps or images.
-        peak_bytes: most memory: on CUDA what torch allocated during the work; on a CPU what the process has
-            ever held, None where the system does not say.
+        peak_bytes: most memory during the work: on CUDA what torch allocated; on a CPU what the process held,
+            where the system is not Linux what it has ever held, None where that is not said either.
         device: its name.
         torch: the version.
     """
@@ -46,8 +48,7 @@ class Record:
 @contextmanager
 def recorded(path: Path, work: str, count: int, device: torch.device) -> Iterator[None]:
     """Write the record of what happens inside to `path`, if it ends well."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    _reset_peak(device)
     started = perf_counter()
     yield
     seconds = perf_counter() - started
@@ -66,9 +67,20 @@ def read_record(path: Path) -> Record:
         raise UserError(f"{path}: expected a run's record, found {error}") from None
 
 
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _LINUX:
+        with suppress(OSError):  # where the system forbids it, the peak stays that of the process's life
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark, see proc(5)
+
+
 def _peak_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if _LINUX:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:  # not on Windows
