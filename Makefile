@@ -3,13 +3,14 @@
 #   make demo        learn an edit from the shipped pairs, pull its slider, measure it: a few minutes on a CPU
 #   make test        lint, types and the tests
 #   make test-slow   the tests that take minutes
+#   make browser     Chromium for the tests that look at reports, which are skipped without; where apt-get can
 
 PYTHON ?= python3
 DEMO_SEEDS ?= 8
 IN_TRAIN := cd train && ../.venv/bin/python
 READY := .venv/ready
 
-.PHONY: demo test test-slow
+.PHONY: demo test test-slow browser
 
 demo: $(READY)
 	$(IN_TRAIN) train_image_script.py --c=train_image
@@ -26,6 +27,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	.venv/bin/python -m pytest -m slow
+
+browser:
+	command -v chromium || command -v chromium-browser || command -v google-chrome || (apt-get update && apt-get install --yes --no-install-recommends chromium)
 
 # Done once, and again when requirements.txt changes.
 $(READY): requirements.txt

@@ -6,11 +6,13 @@ import base64
 import csv
 import io
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from browser import CHROMIUM, look
 from PIL import Image
 from test_report import Page
 from test_study_tables import LACKING, cell, plan
@@ -57,8 +59,7 @@ def write(
         of,
         folder / "out",
         COMMAND,
-        "leak into other attributes",
-        0.3,
+        "probe",
         lambda result: folder / "cells" / result.cell,
     )
 
@@ -108,6 +109,31 @@ def test_every_file_is_written(written: Path) -> None:
     assert {file.name for file in written.iterdir()} == names
     assert Image.open(written / "curves_age.png").width > 1000
     assert "<svg" in (written / "curves.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; `make browser` installs it where apt-get can")
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (360, True)], ids=["desk", "phone, dark"])
+def test_chromium_shows_the_page(written: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    page = shutil.copy(written / "report.html", tmp_path)
+    seen = look(Path(page), width, dark)
+    assert seen.console == []
+    assert [shown for _, shown in seen.pictures] == [True] * 4  # three plots and the one picture
+    assert seen.wide <= width
+    assert seen.paper == ("rgb(28, 29, 32)" if dark else "rgb(255, 255, 255)")
+    for part in (COMMAND, "Methods compared", *NAMES):
+        assert part in seen.text
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_what_is_wrong_with_a_page_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<img alt="lost" src="lost.png"><p style="width: 900px">wide</p><script>missing()</script>'
+    )
+    seen = look(page, 360)
+    assert any("missing is not defined" in line for line in seen.console)
+    assert seen.pictures == [("lost", False)]
+    assert seen.wide > 900
 
 
 def test_the_same_results_give_the_same_files(tmp_path: Path, written: Path) -> None:
@@ -277,8 +303,9 @@ def test_curves_start_at_zero_with_bands_for_a_few_methods(tmp_path: Path, quick
     assert (line.low, line.high) == (pytest.approx([0, 0.1]), pytest.approx([0, 0.3]))
     assert quick["curves.png"].y_label == "leak into other attributes"
     write(tmp_path, signed, of=plan())
-    assert len(quick["curves_glasses.svg"].series) == 5
-    assert quick["curves_glasses.svg"].series[0].low is None
+    assert len(quick["curves.svg"].series) == 5
+    assert {Path(name).stem for name in quick} == {"curves"}  # one dataset is not drawn twice
+    assert quick["curves.svg"].series[0].low is None
 
 
 def test_results_that_don_t_go_together_write_nothing(tmp_path: Path) -> None:

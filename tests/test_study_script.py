@@ -73,7 +73,7 @@ def test_every_cell_is_trained_measured_and_reported(compare: Callable) -> None:
     assert page.count("data:image/webp") == 4 * 2 * 3
     with (folder / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4 * 3
-    for name in ("table.md", "table.tex", "curves.svg", "curves_age.png"):
+    for name in ("table.md", "table.tex", "curves.svg", "curves.png"):
         assert (folder / name).stat().st_size > 100
     assert (folder / "table.md").read_text() in out
 

@@ -92,24 +92,14 @@ def _work(
 
 def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], command: str) -> None:
     from utils.cells import CellResult, done
-    from utils.measures import DAMAGE, LIMITS
     from utils.study_report import write_study
 
     folders = {cell.run.name: cell.run.folder for cell in cells}
     results = [CellResult.load(cell.result_path) for cell in cells if done(cell, plan)]
     if not results:
         return
-    judge = cells[0].run.config.judge
-    path = write_study(
-        results,
-        failed,
-        plan,
-        Path(plan.out),
-        command,
-        DAMAGE[judge],
-        LIMITS[judge],
-        lambda result: folders[result.cell],
-    )
+    judge, out = cells[0].run.config.judge, Path(plan.out)
+    path = write_study(results, failed, plan, out, command, judge, lambda result: folders[result.cell])
     print((path.parent / "table.md").read_text(encoding="utf-8"))
 
 

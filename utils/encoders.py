@@ -63,7 +63,10 @@ class ClipEmbedder:
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of images (B, 3, H, W)."""
-        return _in_batches(lambda x: self._model.get_image_features(self._pixels(x)).pooler_output, images)
+        return normalize(
+            _in_batches(lambda x: self._model.get_image_features(self._pixels(x)).pooler_output, images),
+            dim=-1,
+        )
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:
@@ -87,6 +90,10 @@ class DinoEmbedder:
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of images (B, 3, H, W)."""
+        return normalize(self.features(images), dim=-1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D) as they are, for distances of sets (Stein et al. 2023, arXiv 2306.04675)."""
         return _in_batches(lambda x: self._model(self._pixels(x)).pooler_output, images)
 
 
@@ -109,7 +116,8 @@ class FaceEmbedder:
         if images.ndim == 4 and images.shape[2] != images.shape[3]:
             raise ValueError(f"expected square images of aligned faces, found {tuple(images.shape)}")
         # (x - 127.5) / 127.5 of 8 bit is in [-1, 1] as well
-        return _in_batches(lambda x: self._run(_resized(x.cpu(), 112, "bilinear").numpy()), images, 1)
+        faces = _in_batches(lambda x: self._run(_resized(x.cpu(), 112, "bilinear").numpy()), images, 1)
+        return normalize(faces, dim=-1)
 
 
 class LpipsDistance:
@@ -242,8 +250,7 @@ def _resized(images: Tensor, shorter: int, mode: str) -> Tensor:
 
 @torch.no_grad()
 def _in_batches(features: Callable[[Tensor], Tensor], images: Tensor, size: int = _BATCH) -> Tensor:
-    batches = [features(batch.float()).float().cpu() for batch in _checked(images).split(size)]
-    return normalize(torch.cat(batches), dim=-1)
+    return torch.cat([features(batch.float()).float().cpu() for batch in _checked(images).split(size)])
 
 
 def _checked(images: Tensor) -> Tensor:

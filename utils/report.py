@@ -71,7 +71,7 @@ figcaption {{ color: var(--muted); font-size: .9rem; max-width: 42rem; margin-to
 figure h3 {{ font-size: 1rem; margin: 0 0 .75rem; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-.data th, .data td {{ padding: .45rem .9rem; text-align: right; white-space: nowrap;
+.data th, .data td {{ padding: .45rem .65rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }}
 .data th:first-child, .data td:first-child {{ text-align: left; padding-left: 0; }}
 .data thead th {{ color: var(--muted); font-weight: 500; font-size: .9rem; }}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.cells import CellResult, identity_seeds
 from utils.figures import Grid, Plot, Series, save_plot
+from utils.measures import DAMAGE, LIMITS
 from utils.metrics import bootstrap_mean, markdown_table
 from utils.pairs import read_rgb
 from utils.plan import Plan
@@ -39,11 +40,12 @@ def write_study(
     plan: Plan,
     folder: Path,
     command: str,
-    damage_name: str,
-    limit: float,
+    judge: str,
     folder_of: Callable[[CellResult], Path],
 ) -> Path:
-    """Write report.html, table.md, table.tex, results.csv, curves.png, curves.svg and curves_DATASET of both.
+    """Write report.html, table.md, table.tex, results.csv, curves.png and curves.svg.
+
+    Of several datasets, each has its own table and its own curves_DATASET.png and .svg besides.
 
     The same results give the same files.
 
@@ -53,26 +55,26 @@ def write_study(
         plan: what was compared.
         folder: made if need be.
         command: the command line that made the results, to be stated in the files.
-        damage_name: what the judge calls damage, such as "leak into other attributes".
-        limit: damage from which on an image counts as broken, in the judge's units.
+        judge: in DAMAGE and LIMITS of utils/measures.py, what its damage is, and how much is too much.
         folder_of: a cell's own folder, with images/SEED/skipN_scaleX.png of its shown identities.
 
     Returns:
         The path of report.html.
 
     Raises:
-        ValueError: results that don't go together, see `pool_methods`, or a limit that is not finite.
+        ValueError: results that don't go together, see `pool_methods`.
         UserError: a picture that is there but damaged.
     """
-    everything = pool_methods(results, plan)
+    damage_name, limit = DAMAGE[judge], LIMITS[judge]
     measured = {result.dataset for result in results}
-    by_dataset = {name: pool_methods(results, plan, name) for name in plan.datasets if name in measured}
-    tables = {
-        name: damage_table(pools, plan.strengths)
-        for name, pools in {EVERYTHING: everything, **by_dataset}.items()
-    }
-    plots = {name: _curves(pools, damage_name, name) for name, pools in by_dataset.items()}
-    plots = {EVERYTHING: _curves(everything, damage_name, EVERYTHING), **plots}
+    datasets = [name for name in plan.datasets if name in measured]
+    everything = pool_methods(results, plan)
+    of_all, each = plan.datasets[0], []
+    if len(plan.datasets) > 1:  # of one, each would be all again
+        of_all, each = EVERYTHING, datasets
+    pools = {of_all: everything, **{name: pool_methods(results, plan, name) for name in each}}
+    tables = {name: damage_table(some, plan.strengths) for name, some in pools.items()}
+    plots = {name: _curves(some, damage_name, name) for name, some in pools.items()}
     explanation, caption = _explanation(damage_name), f"Damage ({damage_name}) at matched strength."
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,17 +83,17 @@ def write_study(
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(scale_rows(results))
     for name, plot in plots.items():
-        stem = "curves" if name == EVERYTHING else f"curves_{name}"
+        stem = "curves" if name == of_all else f"curves_{name}"
         save_plot(plot, folder / f"{stem}.png")
         save_plot(plot, folder / f"{stem}.svg")
 
     sections = [
-        Section(EVERYTHING, [Text(explanation), *_blocks(tables[EVERYTHING], caption), plots[EVERYTHING]]),
-        *(Section(name, [*_blocks(tables[name], caption), plots[name]]) for name in by_dataset),
+        Section(of_all, [Text(explanation), *_blocks(tables[of_all], caption), plots[of_all]]),
+        *(Section(name, [*_blocks(tables[name], caption), plots[name]]) for name in each),
         *_further_sections(everything, limit),
     ]
     if plan.shown:
-        sections.append(Section("Pictures", [_grid(results, plan, name, folder_of) for name in by_dataset]))
+        sections.append(Section("Pictures", [_grid(results, plan, name, folder_of) for name in datasets]))
     if failed:
         reasons = [Text(f"{name}: {reason}") for name, reason in failed.items()]
         sections.append(Section("Cells that failed", reasons))
@@ -158,8 +160,8 @@ def _introduction(
         f"{_number(plan.seeds, 'training')} of each on each of {_number(len(plan.datasets), 'dataset')} "
         f"({datasets}), {_number(plan.identities, 'generated identity', 'generated identities')} a training "
         f"at {_number(len(plan.scales), 'slider scale')}. Strength is how far an edit got in units of the "
-        f"training pairs' own change: 0% is no edit, 100% the pairs' own. Damage is what else changed, as "
-        f"the judge has it: {damage_name}; 0 is none."
+        f"change of all the dataset's pairs: 0% is no edit, 100% the pairs' own. Damage is what else "
+        f"changed, as the judge has it: {damage_name}; 0 is none."
     )
 
 

@@ -75,7 +75,7 @@ def _networks(subject: Subject) -> dict[str, Callable]:
     device = resolve_device(config.device, lambda line: None)  # it was told for the others
     networks = {
         "Inception": load_inception(config.inception_weights, device),
-        "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.embed,
+        "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.features,
     }
     if subject.probe is not None:
         networks["probe"] = subject.probe.features
