@@ -14,7 +14,7 @@ import _path  # noqa: F401
 
 from utils.config import check_writable
 from utils.errors import run_cli
-from utils.runner import list_runs, load_base, prepare_sliders, run_all
+from utils.runner import list_runs, load_base, prepare_sliders, train_all
 from utils.runs import Run
 
 # python_name, which is a script beside this one with a train_run, and what it is
@@ -23,7 +23,7 @@ METHODS = {"slider_text": "text sliders: the base model's own direction between 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
-    study, prompts = prepare_sliders(argv, __doc__ or "", METHODS)
+    study, prompts = prepare_sliders(argv, __doc__ or "", METHODS, training=True)
     if study.dry_run:
         list_runs(study.runs, _paths)
         return 0
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flux, embeds = load_base(study, texts)
     method = import_module(study.config.python_name)
 
-    def train_one(run: Run) -> Path:
-        return method.train_run(run, flux, prompts[run.dataset], embeds).weights_path
+    def train_one(run: Run) -> None:
+        method.train_run(run, flux, prompts[run.dataset], embeds)
 
-    return run_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}")
+    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}", prompts)
 
 
 def _paths(run: Run) -> dict[str, Path]:

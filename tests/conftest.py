@@ -28,6 +28,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from tinyflux.pretrain import Recipe
     from utils.flux import Flux
+    from utils.pairs import ImagePair
 
 MINI_RESOLUTION = 32
 MINI_SEQUENCE_LENGTH = 12
@@ -247,3 +248,16 @@ def command(
         timeout=300,
         check=False,
     )
+
+
+@pytest.fixture
+def pairs() -> list[ImagePair]:
+    """Two pairs of noise at the miniature's resolution."""
+    from utils.pairs import ImagePair
+
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(2, 2, 3, MINI_RESOLUTION, MINI_RESOLUTION, generator=generator) * 2 - 1
+    return [
+        ImagePair(f"p{index}", source, target, Path("a"), Path("b"))
+        for index, (source, target) in enumerate(pixels)
+    ]

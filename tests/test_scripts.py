@@ -37,7 +37,7 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         first = stem.replace("2epoch", "1epoch")
         written = {name for name in files(folder) if not name.startswith("tensorboard/")}
         weights = {f"{name}.{suffix}" for name in (stem, first) for suffix in ("pt", "safetensors")}
-        assert written == {*weights, "config.yaml", "losses.jsonl", "record.json"}
+        assert written == {*weights, "config.yaml", "inputs.sha256", "losses.jsonl", "record.json"}
         assert list(folder.glob("tensorboard/events*"))
         assert read_config(folder / "config.yaml").datasets == [dataset]
         assert len((folder / "losses.jsonl").read_text().splitlines()) == 2

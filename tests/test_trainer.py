@@ -27,16 +27,6 @@ from utils.trainer import LR_SCHEDULERS, TrainResult, train
 
 
 @pytest.fixture
-def pairs() -> list[ImagePair]:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(2, 2, 3, MINI_RESOLUTION, MINI_RESOLUTION, generator=generator) * 2 - 1
-    return [
-        ImagePair(f"p{index}", source, target, Path("a"), Path("b"))
-        for index, (source, target) in enumerate(pixels)
-    ]
-
-
-@pytest.fixture
 def run(tmp_path) -> Run:
     return make_run(tmp_path)
 

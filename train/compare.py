@@ -9,13 +9,13 @@ from typing import Any
 
 from probes import face_probe
 
-from utils.cells import inputs_of, measure_cell
+from utils.cells import measure_cell
 from utils.config import REPOSITORY
 from utils.flux import Flux, PromptEmbeds
 from utils.measures import Tools, build_judge, distance_measure, preservation_measures
 from utils.pairs import ImagePair, load_pairs
 from utils.plan import TEXT_METHOD, Cell, Plan
-from utils.runner import INPUTS, is_trained
+from utils.run_folders import claimed, inputs_of
 from utils.runs import Run
 
 sys.path.append(str(REPOSITORY / "slider_text"))
@@ -41,10 +41,9 @@ class Workshop:
     def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
         """Train and measure a cell, one prompt an identity; returns its result's path."""
         run = cell.run
-        inputs = inputs_of(cell)
-        if not is_trained(run, inputs):
-            self._train(cell)
-            (run.folder / INPUTS).write_text(inputs + "\n", encoding="utf-8")
+        with claimed(run, inputs_of(run, cell.prompts)) as todo:
+            if todo:
+                self._train(cell)
         pairs = self._load(run, 0)
         probe = face_probe(run.dataset) if run.config.judge == "probe" else None
         measure_cell(

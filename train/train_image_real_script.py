@@ -7,13 +7,12 @@ Only `inversion: lora` needs this; the other inversions need no training.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import _path  # noqa: F401
 
 from utils.config import check_writable
 from utils.errors import run_cli
-from utils.runner import list_runs, load_base, prepare, run_all
+from utils.runner import list_runs, load_base, prepare, train_all
 from utils.runs import RealRun, expand_real_runs
 
 METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise, on the rectified flow"}
@@ -21,7 +20,7 @@ METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
-    study = prepare(argv, __doc__ or "", METHODS)
+    study = prepare(argv, __doc__ or "", METHODS, training=True)
     runs = expand_real_runs(study.config)
     if study.dry_run:
         list_runs(runs, lambda run: {"photo": run.photograph, "weights": run.weights_path()})
@@ -36,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_writable(run.folder)
     flux, embeds = load_base(study, [""])
 
-    def train_one(run: RealRun) -> Path:
-        return train_run(run, flux, photos[run.name], embeds[""]).weights_path
+    def train_one(run: RealRun) -> None:
+        train_run(run, flux, photos[run.name], embeds[""])
 
-    return run_all(runs, train_one, f"next: {study.command('gen_image_real_script.py')} inversion=lora")
+    return train_all(runs, train_one, f"next: {study.command('gen_image_real_script.py')} inversion=lora")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -20,21 +19,22 @@ from torch import Tensor
 from utils.encoders import Unavailable
 from utils.figures import to_images
 from utils.flux import Flux, PromptEmbeds
-from utils.folders import find_images
 from utils.generate import applied_lora, sweep_images
 from utils.image_trees import ImageSeries
 from utils.measures import Judge, Measures, evaluate, pairwise_distances
 from utils.plan import Cell, Plan
 from utils.records import Record, read_record, recorded
+from utils.run_folders import inputs_of
 from utils.slider_metrics import smoothness
 
 DIGITS = 6
 EDITION = 2
 """Of what is measured and in which units: raised when that changes, so that older results are made anew."""
 
-# keys of a study that a cell's figures don't depend on: the machine, folders, what generation alone knows
+# keys that a cell's figures don't depend on: the machine, folders, saves, what generation alone knows
 _ELSEWHERE = {
     *("device", "output_folder", "output_folder_gen", "base", "save_gif", "log_every", "start_seed_gen"),
+    *("save_per_steps", "save_total_limit", "sample_per_steps", "resume"),
     *("use_random_seed", "count_gen", "scales", "lora_scales", "use_trained_lora_path", "trained_lora_path"),
 }
 
@@ -87,20 +87,13 @@ class CellResult:
         return cls(**content)
 
 
-def inputs_of(cell: Cell) -> str:
-    """A hash of what a cell learns from: its prompts, or the files of its pairs."""
-    run, digest = cell.run, sha256(repr(cell.prompts).encode())
-    for folder in () if cell.prompts else (run.source_folder, run.target_folder):
-        for path in list(find_images(folder).values())[: run.config.pair_count or None]:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def made_with(cell: Cell, plan: Plan) -> dict[str, Any]:
     """What a cell's figures depend on."""
     own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
     config = {key: value for key, value in asdict(cell.run.config).items() if key not in _ELSEWHERE}
-    return json.loads(json.dumps({"edition": EDITION, "config": config, "inputs": inputs_of(cell), **own}))
+    return json.loads(
+        json.dumps({"edition": EDITION, "config": config, "inputs": inputs_of(cell.run, cell.prompts), **own})
+    )
 
 
 def done(cell: Cell, plan: Plan) -> bool:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from utils.errors import UserError, nearest
+from utils.files import write_atomically
 from utils.runs import Run, expand_runs
 from utils.schema import KEYS, Config, coerce, contradictions
 from utils.yaml_files import find_yaml, load_yaml, shorten
@@ -43,8 +44,13 @@ BASES = REPOSITORY / "train" / "config" / "base"
 """The base models' YAMLs, for every folder of studies without a base/ of its own."""
 
 
-def parse_args(argv: Sequence[str] | None = None, description: str = "") -> argparse.Namespace:
-    """Parse a script's command line into `c`, `dry_run` and `overrides` (key=value; --device becomes one)."""
+def parse_args(
+    argv: Sequence[str] | None = None, description: str = "", training: bool = False
+) -> argparse.Namespace:
+    """Parse a script's command line into `c`, `dry_run` and `overrides`.
+
+    The overrides are key=value; --device and, for scripts that train, --resume become such.
+    """
     parser = argparse.ArgumentParser(
         description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,8 +59,16 @@ def parse_args(argv: Sequence[str] | None = None, description: str = "") -> argp
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or N; the same as device=...")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
+    if training:
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with trainings that were stopped, from their last save",
+        )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
     args = parser.parse_intermixed_args(argv)
+    if training and args.resume:
+        args.overrides.append("resume=1")
     if args.device is not None:
         args.overrides.append(f"device={args.device}")
     return args
@@ -116,8 +130,7 @@ def read_settings(layers: Mapping[str, dict[str, Any]], faults: Sequence[str] = 
 
 def save_config(config: Config, path: Path) -> None:
     """Write every key with its resolved value as YAML, making the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

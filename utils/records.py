@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
 from utils.errors import UserError
+from utils.files import write_atomically
 
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy")
 _LINUX = sys.platform == "linux"
 
 
@@ -30,6 +35,7 @@ class Record:
             where the system is not Linux what it has ever held, None where that is not said either.
         device: its name.
         torch: the version.
+        software: versions of what else had a part in it, the commit of this project among them.
     """
 
     work: str
@@ -38,6 +44,7 @@ class Record:
     peak_bytes: int | None
     device: str
     torch: str
+    software: dict[str, str] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -46,15 +53,15 @@ class Record:
 
 
 @contextmanager
-def recorded(path: Path, work: str, count: int, device: torch.device) -> Iterator[None]:
-    """Write the record of what happens inside to `path`, if it ends well."""
+def recorded(path: Path, work: str, count: int, device: torch.device, before: float = 0.0) -> Iterator[None]:
+    """Write the record of what happens inside to `path`, if it ends well; `before`: seconds spent earlier."""
     _reset_peak(device)
     started = perf_counter()
     yield
-    seconds = perf_counter() - started
-    record = Record(work, seconds, count, _peak_bytes(device), _device_name(device), torch.__version__)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    seconds = before + perf_counter() - started
+    machine = _peak_bytes(device), _device_name(device)
+    record = Record(work, seconds, count, *machine, torch.__version__, software())
+    write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 
 def read_record(path: Path) -> Record:
@@ -65,6 +72,27 @@ def read_record(path: Path) -> Record:
         raise UserError(f"{path}: expected a run's record, found {error.strerror or error}") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: expected a run's record, found {error}") from None
+
+
+@cache
+def software() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on, and the commit of this project."""
+    versions = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **versions, "commit": _commit()}
+
+
+def _commit() -> str:
+    """Of the repository that this file is in, with + where files differ from it; "unknown" without git."""
+    folder = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(folder)]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changes else "")
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -10,9 +10,9 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from utils.config import (
     Config,
@@ -21,13 +21,12 @@ from utils.config import (
     expand_runs,
     load_config,
     parse_args,
-    read_config,
     resolve_device,
     resolve_model_path,
 )
 from utils.errors import UserError
 from utils.prompts import SliderPrompt, load_slider_prompts
-from utils.schema import AFTER_TRAINING
+from utils.run_folders import claimed, inputs_of
 from utils.targets import TARGETS
 from utils.yaml_files import find_yaml
 
@@ -36,8 +35,9 @@ if TYPE_CHECKING:
     from utils.pairs import ImagePair
 
 CONFIG_FOLDER = Path("config")
-INPUTS = "inputs.sha256"
-"""Beside a LoRA of a comparison: what it learned from."""
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,23 @@ class Study:
         return shlex.join(["python", script, *self.arguments])
 
 
-def prepare(argv: Sequence[str] | None, description: str, methods: Mapping[str, str]) -> Study:
+def prepare(
+    argv: Sequence[str] | None, description: str, methods: Mapping[str, str], training: bool = False
+) -> Study:
     """Read a script's command line and the study it names; imports nothing heavy.
 
     Args:
         argv: arguments, None for the process's own.
         description: of the script, for --help.
         methods: python_name -> what it is; those the study may have, listed in --help too.
+        training: whether the script trains, and so takes --resume.
 
     Raises:
         UserError: for any fault in the study, or a base model that is not there.
         SystemExit: as argparse does, on --help (0) and on options it does not know (2).
     """
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
-    args = parse_args(argv, f"{description}\nmethods (python_name):{listed}")
+    args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
     if not CONFIG_FOLDER.is_dir():
         raise UserError(f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}")
     config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, TARGETS)
@@ -82,7 +85,7 @@ def prepare(argv: Sequence[str] | None, description: str, methods: Mapping[str, 
 
 
 def prepare_sliders(
-    argv: Sequence[str] | None, description: str, methods: Mapping[str, str]
+    argv: Sequence[str] | None, description: str, methods: Mapping[str, str], training: bool = False
 ) -> tuple[Study, dict[str, list[SliderPrompt]]]:
     """Read a text-slider script's command line, its study, and datasets_folder/DATASET.yaml for each dataset.
 
@@ -90,7 +93,7 @@ def prepare_sliders(
     runs, over what the base and the study's YAML give, so that names and saved configs tell the truth.
 
     Args:
-        argv, description, methods: as in `prepare`.
+        argv, description, methods, training: as in `prepare`.
 
     Returns:
         The study, and the prompts of each dataset.
@@ -100,7 +103,7 @@ def prepare_sliders(
             command line.
         SystemExit: as `prepare`.
     """
-    study = prepare(argv, description, methods)
+    study = prepare(argv, description, methods, training)
     config = study.config
     paths = {name: find_yaml(Path(config.datasets_folder), name, "datasets") for name in config.datasets}
     prompts = {name: load_slider_prompts(path) for name, path in paths.items()}
@@ -114,30 +117,6 @@ def prepare_sliders(
                 )
     runs = [replace(run, config=replace(run.config, cfg_eta=etas[run.dataset])) for run in study.runs]
     return replace(study, runs=runs), prompts
-
-
-def is_trained(run: Run, inputs: str = "") -> bool:
-    """Whether the run's LoRA is there, trained as its config says.
-
-    Args:
-        run: whose folder to look in.
-        inputs: hash of what it learns from; "" does not ask.
-
-    Raises:
-        UserError: its folder holds a LoRA of other settings or inputs, which is not overwritten.
-    """
-    if not run.config_path.is_file() or not run.record_path.is_file():
-        return False
-    there, wanted = asdict(read_config(run.config_path)), asdict(run.config)
-    if changed := [key for key in wanted if key not in AFTER_TRAINING and there[key] != wanted[key]]:
-        what, found = f"{changed[0]} {wanted[changed[0]]}", there[changed[0]]
-        raise UserError(f"{run.folder}: expected a LoRA trained with {what}, found one with {found}; move it")
-    path = run.folder / INPUTS
-    if inputs and (not path.is_file() or path.read_text(encoding="utf-8").strip() != inputs):
-        raise UserError(
-            f"{run.folder}: expected a LoRA of these images or prompts, found one of others; move it"
-        )
-    return run.weights_path().is_file()
 
 
 def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]]) -> None:
@@ -196,9 +175,33 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     return flux, embeds
 
 
+def train_all(
+    runs: Sequence[AnyRun],
+    train: Callable[[AnyRun], object],
+    closing: str,
+    prompts: Mapping[str, Sequence[SliderPrompt]] | None = None,
+) -> int:
+    """Train every run that is not trained yet; see `claimed` of utils/run_folders.py and `run_all`.
+
+    Args:
+        runs: at least one.
+        train: trains one.
+        closing: what to do next.
+        prompts: of text sliders, by dataset.
+    """
+
+    def work(run: AnyRun) -> Path:
+        with claimed(run, inputs_of(run, (prompts or {}).get(run.dataset, ()))) as todo:
+            if todo:
+                train(run)
+        return run.weights_path()
+
+    return run_all(runs, work, closing)
+
+
 def run_all(
-    runs: Sequence[Run],
-    work: Callable[[Run], Path],
+    runs: Sequence[AnyRun],
+    work: Callable[[AnyRun], Path],
     closing: str,
     faults: dict[str, str] | None = None,
 ) -> int:
@@ -224,6 +227,8 @@ def run_all(
             written.append(work(run))
         except UserError as error:
             faults[run.name] = str(error)
+        except OSError as error:  # the machine's: a full disk, rights
+            faults[run.name] = f"{error.filename or run.folder}: {error.strerror or error}"
         except Exception as error:
             traceback.print_exc()
             faults[run.name] = " ".join(f"{type(error).__name__}: {error}".split())

@@ -96,6 +96,20 @@ class Run:
         return self.folder / "record.json"
 
     @property
+    def state_path(self) -> Path:
+        """What an unfinished training goes on from."""
+        return self.folder / "state.pt"
+
+    def sample_path(self, step: int) -> Path:
+        """Pictures of what training has learned after `step` steps."""
+        return self.folder / "samples" / f"step{step}.png"
+
+    @property
+    def inputs_path(self) -> Path:
+        """A hash of what training learns from."""
+        return self.folder / "inputs.sha256"
+
+    @property
     def source_folder(self) -> Path:
         """The images before the edit."""
         return Path(self.config.datasets_folder) / self.dataset / self.config.source_folder

@@ -65,7 +65,10 @@ class Config:
     lr_scheduler: str = "constant"  # or linear, cosine: from lr down to 0 after the last step
     batch_size: int = 1
     train_iteration: int = 500
-    save_per_steps: int = 500
+    save_per_steps: int = 500  # steps between two saves: the LoRA so far, and the state that --resume takes
+    save_total_limit: int = 0  # how many LoRAs of earlier steps are kept; 0: all
+    sample_per_steps: int = 0  # steps between two grids of pictures in samples/ and TensorBoard; 0: none
+    resume: bool = False  # go on from the last save, as --resume does
     train_start: int = 1  # number of the first version
     train_count: int = 1  # how many versions, each with a seed of its own (seed + version)
     seed: int = 0
@@ -118,7 +121,11 @@ class Config:
 KEYS: dict[str, Any] = get_type_hints(Config)
 
 # What a trained LoRA does not depend on: the machine, and all from generation on.
-AFTER_TRAINING = {"device", "output_folder", "base", *list(KEYS)[list(KEYS).index("use_trained_lora_path") :]}
+AFTER_TRAINING = {
+    *("device", "output_folder", "base", "log_every"),
+    *("save_per_steps", "save_total_limit", "sample_per_steps", "resume"),
+    *list(KEYS)[list(KEYS).index("use_trained_lora_path") :],
+}
 _TYPED = OmegaConf.structured(Config)
 
 # One item a comma, so that `scales: 0,0.8,1.0` and `datasets=age,smile` work. Prompts and paths keep commas.
@@ -181,6 +188,7 @@ _RULES: dict[str, Rule] = {
         ("start_step", "end_step", "guidance_scale", "seed", "start_seed_gen", "train_start", "pair_count"),
         _at_least(0),
     ),
+    **dict.fromkeys(("save_total_limit", "sample_per_steps"), _at_least(0)),
     **dict.fromkeys(
         ("num_inference_steps", "train_iteration", "save_per_steps", "train_count"), _at_least(1)
     ),

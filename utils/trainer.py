@@ -13,20 +13,25 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
 from utils.batches import Batches
+from utils.checkpoints import Checkpoint, interruptible, kept_rng, restore, take_checkpoint
 from utils.config import Config, Run, save_config
+from utils.files import remove_unfinished, write_atomically
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
 from utils.objectives import Objective
+from utils.previews import sample_grid
 from utils.records import recorded
 
 Drawn = TypeVar("Drawn")
@@ -54,10 +59,15 @@ def train(
 ) -> TrainResult:
     """Train one run's adapters and save the result; the base model is left as it was found.
 
-    Written to run.folder: config.yaml, losses.jsonl, record.json, tensorboard/, and every save_per_steps
-    steps and at the end the adapter `objective.saved` in both LoRA formats. The optimizer is AdamW, its rate
-    as lr_scheduler says, over all of the objective's adapters at once. Every random choice comes from
-    run.seed through a generator of its own, on the CPU, so that it is the same on every device.
+    Written to run.folder: config.yaml, losses.jsonl, record.json, tensorboard/, pictures of what it has
+    learned so far in samples/ every sample_per_steps steps, and every save_per_steps steps and at the end
+    the adapter `objective.saved` in both LoRA formats; the training's state with it, until it has ended.
+    With `resume` a training goes on from its state, to weights equal bit for bit to those of one that was
+    never stopped. Ctrl-C ends it after the step that it is at, and saves.
+
+    The optimizer is AdamW, its rate as lr_scheduler says, over all of the objective's adapters at once. Every
+    random choice comes from run.seed through a generator of its own, on the CPU, so that it is the same on
+    every device.
 
     Args:
         run: names, paths, settings.
@@ -68,25 +78,35 @@ def train(
 
     Raises:
         FloatingPointError: when a loss is not finite, naming the step; saves made before stay.
+        UserError: for a state that can't be read, and where there is no room to write.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, the step finished and saved.
     """
     config = run.config
     save_config(config, run.config_path)
+    remove_unfinished(run.folder)
     generator = torch.Generator().manual_seed(run.seed)
     model = FluxVelocity(flux, embeds, config.guidance_scale)
+    before = Checkpoint.load(run.state_path) if config.resume and run.state_path.is_file() else None
+    done, seconds = (before.step, before.seconds) if before else (0, 0.0)
     accelerator = Accelerator(
         cpu=flux.device.type == "cpu", log_with="tensorboard", project_dir=str(run.folder)
     )
     with (
-        recorded(run.record_path, "training", config.train_iteration, flux.device),
+        recorded(run.record_path, "training", config.train_iteration, flux.device, seconds),
         _fresh_adapters(flux, objective.adapters, config, generator),
-        _Log(run, accelerator) as log,
+        kept_rng(),
+        interruptible() as interrupted,
+        _Log(run, accelerator, before) as log,
     ):
-        parameters = [p for name in objective.adapters for p in adapter_parameters(flux.transformer, name)]
+        weights = {name: adapter_parameters(flux.transformer, name) for name in objective.adapters}
+        parameters = [weight for own in weights.values() for weight in own]
         # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
         optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
         factor = LR_SCHEDULERS[config.lr_scheduler]
         lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
-        for global_step in range(1, config.train_iteration + 1):
+        if before:
+            restore(before, weights, optimizer, lr_scheduler, generator)
+        for global_step in range(done + 1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
             with closing(objective.losses(model, batches.draw(generator))) as losses:
                 for name, loss in losses:
@@ -95,11 +115,20 @@ def train(
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
+            stop = interrupted()
             save = global_step % config.save_per_steps == 0 or global_step == config.train_iteration
-            log.end_step(global_step, flush=save)
-            if save:
+            log.end_step(global_step, flush=save or stop)
+            if config.sample_per_steps and global_step % config.sample_per_steps == 0:
+                log.picture(sample_grid(run, flux, objective.saved, embeds), global_step)
+            if save or stop:  # the state last: where it is, the LoRA of its step is
                 _save(run, flux, objective.saved, batches.origin, global_step)
+                state = global_step, log.seconds, log.means, weights, optimizer, lr_scheduler, generator
+                take_checkpoint(*state).save(run.state_path)
+                _remove_earlier(run, global_step)
+            if stop:
+                raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
         seconds = log.seconds
+    run.state_path.unlink()
     return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
 
 
@@ -111,15 +140,20 @@ class _Log:
     sigma says little. Beside the step stand the seconds since training began.
     """
 
-    def __init__(self, run: Run, accelerator: Accelerator) -> None:
+    def __init__(self, run: Run, accelerator: Accelerator, before: Checkpoint | None) -> None:
         self.run, self.accelerator = run, accelerator
-        self.means: dict[str, float] = {}
+        self.means: dict[str, float] = dict(before.means) if before else {}
+        self._done, self._seconds = (before.step, before.seconds) if before else (0, 0.0)
         self._pending: list[tuple[int, str, Tensor]] = []
 
     def __enter__(self) -> _Log:
-        self.accelerator.init_trackers("tensorboard")
-        self._file = self.run.log_path.open("w", encoding="utf-8")
-        self._bar = tqdm(total=self.run.config.train_iteration, desc=self.run.dataset, unit="step")
+        kept = {"purge_step": self._done + 1} if self._done else {}
+        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": kept})
+        lines = _lines_up_to(self.run.log_path, self._done)
+        write_atomically(self.run.log_path, "".join(lines).encode())
+        self._file = self.run.log_path.open("a", encoding="utf-8")
+        steps = self.run.config.train_iteration
+        self._bar = tqdm(total=steps, initial=self._done, desc=self.run.dataset, unit="step")
         self._started = time.perf_counter()
         return self
 
@@ -132,12 +166,20 @@ class _Log:
 
     @property
     def seconds(self) -> float:
-        """Since training began."""
-        return time.perf_counter() - self._started
+        """Of training, what came before it was resumed included."""
+        return self._seconds + time.perf_counter() - self._started
 
     def add(self, global_step: int, name: str, loss: Tensor) -> None:
         """Keep one loss of a step."""
         self._pending.append((global_step, name, loss))
+
+    def picture(self, image: Image.Image, global_step: int) -> None:
+        """Keep a picture of a step, in samples/ and in TensorBoard."""
+        path = self.run.sample_path(global_step)
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
+        tracker: Any = self.accelerator.get_tracker("tensorboard")
+        tracker.log_images({"samples": np.asarray(image)[None]}, step=global_step, dataformats="NHWC")
 
     def end_step(self, global_step: int, flush: bool) -> None:
         """Count a step; write a line when it is time or `flush`. FloatingPointError for a loss not finite."""
@@ -162,6 +204,14 @@ class _Log:
             by_name.setdefault(name, []).append(value)
         self._pending.clear()
         return {name: sum(losses) / len(losses) for name, losses in by_name.items()}
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """The log's lines of steps up to one; a killed run may have left later ones, the last of them cut."""
+    if step == 0:
+        return []
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+    return [line for line in whole if json.loads(line)["step"] <= step]
 
 
 @contextmanager
@@ -192,3 +242,12 @@ def _save(run: Run, flux: Flux, adapter: str, origin: str, global_step: int) -> 
     }
     save_lora(flux.transformer, adapter, run.weights_path(global_step), metadata)
     save_reference(flux.transformer, adapter, run.reference_path(global_step))
+
+
+def _remove_earlier(run: Run, global_step: int) -> None:
+    """Keep save_total_limit LoRAs of earlier steps, the latest ones; 0 keeps all."""
+    steps = range(run.config.save_per_steps, global_step, run.config.save_per_steps)
+    if run.config.save_total_limit:
+        for step in steps[: -run.config.save_total_limit]:
+            run.weights_path(step).unlink(missing_ok=True)
+            run.reference_path(step).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from utils.generate import Sweep, applied_lora, edit_photo
 from utils.metrics import Readings, leakage, markdown_table, psnr
 from utils.photos import Photo
 from utils.records import read_record
-from utils.runner import is_trained
+from utils.run_folders import claimed
 from utils.runs import RealRun, expand_runs
 
 
@@ -75,8 +76,9 @@ def measure_inversion(
     training = 0.0
     if inversion == "lora":
         for run, photo in zip(runs, photos, strict=True):
-            if not is_trained(run):
-                train_run(run, flux, photo, embeds[""])
+            with claimed(run, sha256(photo.pixels.numpy().tobytes()).hexdigest()) as todo:
+                if todo:
+                    train_run(run, flux, photo, embeds[""])
             training += read_record(run.record_path).seconds
     measured = []
     for number, (name, path) in enumerate(edits.items()):

@@ -1,0 +1,165 @@
+"""A training's state: all that its next step depends on, so that a run that was killed goes on bit for bit.
+
+One file a run, put in place whole over the one before, so that whatever happens there is a good one.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from utils.errors import UserError
+from utils.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training is after some step.
+
+    Attributes:
+        step: steps done.
+        seconds: of training so far.
+        means: of each loss, as last logged.
+        weights: {adapter: its A and B of each linear in turn}, of all adapters that are trained.
+        optimizer, lr_scheduler: their state dicts.
+        generator: state of the run's own random choices, the order of the data among them.
+        rng: state of the global ones, see `rng_state`.
+    """
+
+    step: int
+    seconds: float
+    means: dict[str, float]
+    weights: dict[str, list[Tensor]]
+    optimizer: dict[str, Any]
+    lr_scheduler: dict[str, Any]
+    generator: Tensor
+    rng: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write it in place of the one before; raises `UserError` where there is no room."""
+        buffer = io.BytesIO()
+        torch.save(vars(self), buffer)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read what `save` wrote; it can't run code.
+
+        Raises:
+            UserError: if it is missing or damaged, which a killed `save` never leaves.
+        """
+        try:
+            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, UnpicklingError, EOFError, TypeError, ValueError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{path}: expected a training's state, found: {reason}; move it") from error
+
+
+def take_checkpoint(
+    step: int,
+    seconds: float,
+    means: Mapping[str, float],
+    weights: Mapping[str, Sequence[Tensor]],
+    optimizer: torch.optim.Optimizer,
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR,
+    generator: Generator,
+) -> Checkpoint:
+    """The state of a training now, on the CPU."""
+    return Checkpoint(
+        step=step,
+        seconds=seconds,
+        means=dict(means),
+        weights={name: [tensor.detach().cpu() for tensor in own] for name, own in weights.items()},
+        optimizer=optimizer.state_dict(),
+        lr_scheduler={key: value for key, value in lr_scheduler.state_dict().items() if key != "lr_lambdas"},
+        generator=generator.get_state(),
+        rng=rng_state(),
+    )
+
+
+def restore(
+    checkpoint: Checkpoint,
+    weights: Mapping[str, Sequence[Tensor]],
+    optimizer: torch.optim.Optimizer,
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR,
+    generator: Generator,
+) -> None:
+    """Put a fresh training into the checkpoint's state; ValueError if its adapters are others."""
+    if checkpoint.weights.keys() != weights.keys():
+        raise ValueError(f"expected adapters {', '.join(weights)}, found {', '.join(checkpoint.weights)}")
+    for name, own in weights.items():
+        for tensor, saved in zip(own, checkpoint.weights[name], strict=True):
+            tensor.data.copy_(saved)
+    optimizer.load_state_dict(checkpoint.optimizer)
+    lr_scheduler.load_state_dict({**lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
+    generator.set_state(checkpoint.generator)
+    set_rng_state(checkpoint.rng)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every global source of random numbers: Python, NumPy, torch on the CPU and each GPU."""
+    algorithm, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
+    return {
+        "python": random.getstate(),
+        "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put every global source back to where `rng_state` found it."""
+    algorithm, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def kept_rng() -> Iterator[None]:
+    """Whatever is drawn or restored inside, the global sources are as before afterwards."""
+    before = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Inside, Ctrl-C and SIGTERM are noted, for the loop to stop where it is safe; a second one interrupts.
+
+    Yields:
+        Whether one came.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # where signals can't be caught
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
