@@ -39,3 +39,9 @@ def test_nearest() -> None:
         nearest("traim_iteration", ["train_iteration", "train_start"]) == " (did you mean 'train_iteration'?)"
     )
     assert nearest("xyz", ["train_iteration"]) == ""
+
+
+def test_a_fault_is_one_line_whatever_was_found():
+    assert str(UserError("a.png: expected\na key, found \x85 \x1b[31m é")) == (
+        "a.png: expected a key, found   \\x1b[31m é"
+    )

@@ -14,6 +14,11 @@ from typing import NoReturn
 class UserError(Exception):
     """A fault in what the user gave. The message is one line: the file or key, expected, found."""
 
+    def __init__(self, message: str) -> None:
+        """Keep `message` in one line that a terminal shows as it is, whatever was found."""
+        line = " ".join(message.splitlines())
+        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
+
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit the process.

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from utils.config import read_config, save_config
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import remove_unfinished, write_atomically
 from utils.folders import find_images
 from utils.prompts import SliderPrompt
 from utils.runs import RealRun, Run
@@ -57,6 +57,7 @@ def claimed(run: Run, inputs: str) -> Iterator[bool]:
     except Timeout:
         raise UserError(f"{run.folder}: expected it free, found another process training in it") from None
     with lock:
+        remove_unfinished(run.folder)
         if is_trained(run, inputs):
             print(f"{run.folder}: trained before, left as it is", flush=True)
             yield False
@@ -90,8 +91,8 @@ def difference(run: Run, inputs: str) -> str:
 
 
 def _in_the_way(run: Run, inputs: str) -> str:
-    """Why what is in the folder must be moved before training, in words; "" = it need not be."""
-    if not any(run.folder.iterdir()):
+    """Why what was saved in the folder must be moved before training, in words; "" = it need not be."""
+    if not run.state_path.is_file() and not any(run.folder.glob("*.safetensors")):
         return ""
     if changed := difference(run, inputs):
         return changed

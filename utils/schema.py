@@ -160,6 +160,13 @@ def _at_least(least: int) -> Rule:
 _POSITIVE: Rule = (lambda value: value > 0), "more than 0"
 _FILLED: Rule = (lambda value: bool(value) and "" not in value), "at least one entry"
 _TEXT: Rule = (lambda value: bool(value.strip())), "a name or path"
+# Names become parts of the paths that are written to: none may lead out of the output folder.
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f]*[^/\\\x00-\x1f\s][^/\\\x00-\x1f]*")
+_A_NAME: Rule = (lambda value: _NAME.fullmatch(value) is not None), "a name, without / or \\"
+_NAMES: Rule = (
+    (lambda value: bool(value) and all(map(_NAME.fullmatch, value))),
+    "at least one entry, each a name without / or \\",
+)
 
 _RULES: dict[str, Rule] = {
     "device": (
@@ -179,11 +186,13 @@ _RULES: dict[str, Rule] = {
     "scales": (bool, "at least one number"),
     "lora_scales": (all, "at least one number in each list"),
     **dict.fromkeys(("alpha", "lr"), _POSITIVE),
-    **dict.fromkeys(("datasets", "prompts_file"), _FILLED),
+    "datasets": _NAMES,
+    "config_name": _A_NAME,
+    "prompts_file": _FILLED,
     # An empty prompt is a prompt.
     "prompt": (bool, "at least one prompt"),
     **dict.fromkeys(("base", "pretrained_model_name_or_path", "source_folder", "target_folder"), _TEXT),
-    **dict.fromkeys(("output_folder", "output_folder_gen", "config_name"), _TEXT),
+    **dict.fromkeys(("output_folder", "output_folder_gen"), _TEXT),
     **dict.fromkeys(
         ("start_step", "end_step", "guidance_scale", "seed", "start_seed_gen", "train_start", "pair_count"),
         _at_least(0),

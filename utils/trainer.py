@@ -27,7 +27,7 @@ from utils.adapters import adapter_names, adapter_parameters, add_adapter, remov
 from utils.batches import Batches
 from utils.checkpoints import Checkpoint, interruptible, kept_rng, restore, take_checkpoint
 from utils.config import Config, Run, save_config
-from utils.files import remove_unfinished, write_atomically
+from utils.files import write_atomically
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
 from utils.objectives import Objective
@@ -83,11 +83,12 @@ def train(
     """
     config = run.config
     save_config(config, run.config_path)
-    remove_unfinished(run.folder)
     generator = torch.Generator().manual_seed(run.seed)
     model = FluxVelocity(flux, embeds, config.guidance_scale)
     before = Checkpoint.load(run.state_path) if config.resume and run.state_path.is_file() else None
     done, seconds = (before.step, before.seconds) if before else (0, 0.0)
+    if before:
+        print(f"{run.name}: going on from step {done}", flush=True)
     accelerator = Accelerator(
         cpu=flux.device.type == "cpu", log_with="tensorboard", project_dir=str(run.folder)
     )
