@@ -93,8 +93,8 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(
     assert "2 cells, 0 of them done before" in out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     status, out, err = compare("methods=[train_image]", "lr=0.01")
-    assert status == 2
-    assert "expected a LoRA trained with lr 0.01, found one with 0.05; move it" in err
+    assert status == 0, err
+    assert "trained with lr 0.05, now 0.01; moved to" in out
     assert len(loads) == 2
 
 
@@ -107,17 +107,20 @@ def test_changed_images_or_prompts_are_told_and_nothing_is_overwritten(compare: 
         else:
             Image.new("RGB", (32, 32), (1, 2, 3)).save("datasets/age/target/0.png")
         status, out, err = compare(f"methods=[{method}]")
-        assert status == 2
+        assert status == 0, err
         assert "1 cells, 0 of them done before" in out
-        assert "expected a LoRA of these images or prompts, found one of others; move it" in err
-        assert {file: file.read_bytes() for file in before} == before
+        assert "trained on other images or prompts; moved to" in out
+        moved = {file.parent.with_name(f"{file.parent.name}_old1") / file.name: file for file in before}
+        kept = {path: file for path, file in moved.items() if path.is_file()}
+        assert kept
+        assert all(path.read_bytes() == before[file] for path, file in kept.items())
 
 
 def test_another_number_of_steps_is_told(compare: Callable) -> None:
     assert compare("methods=[train_image_sliders]")[0] == 0
-    status, _, err = compare("methods=[train_image_sliders]", "train_iteration=3")
-    assert status == 2
-    assert "expected a LoRA trained with train_iteration 3, found one with 2; move it" in err
+    status, out, err = compare("methods=[train_image_sliders]", "train_iteration=3")
+    assert status == 0, err
+    assert "trained with train_iteration 2, now 3; moved to" in out
 
 
 def test_a_judge_without_weights_is_told_before_training(compare: Callable) -> None:

@@ -19,6 +19,7 @@ from utils.batches import PairBatches
 from utils.config import Config, Run, expand_runs, read_config
 from utils.flux import Flux, FluxVelocity, load_flux
 from utils.lora_files import load_lora
+from utils.lora_metadata import base_hash
 from utils.objectives import PairBatch, build_objective
 from utils.pairs import ImagePair
 from utils.records import read_record
@@ -94,9 +95,23 @@ def test_header_says_where_the_weights_come_from(run, mini_flux_loaded, pairs):
     learn(run, mini_flux_loaded, pairs, objective_of(run))
     with safe_open(run.weights_path(), framework="pt") as file:
         metadata = file.metadata()
-    assert metadata["origin"] == "p0, p1"
-    assert metadata["step"] == "6"
+    learned_from = json.loads(metadata["learned_from"])
+    assert [entry["pair"] for entry in learned_from] == ["p0", "p1"]
+    assert len({entry[side] for entry in learned_from for side in ("source", "target")}) == 4
+    assert (metadata["step"], metadata["method"], metadata["rank"]) == ("6", "train_image", "2")
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("2", "1.0")
     assert Config(**json.loads(metadata["config"])) == run.config
+    assert metadata["base_hash"] == base_hash(mini_flux_loaded.transformer)
+    assert json.loads(metadata["software"])["torch"] == torch.__version__
+    card = (run.folder / "README.md").read_text(encoding="utf-8")
+    for part in (
+        metadata["base_hash"],
+        run.weights_path().name,
+        "pair: `p1`",
+        "| `rank` | 2 |",
+        "library_name: diffusers",
+    ):
+        assert part in card
 
 
 def test_both_files_hold_the_trained_semantic_adapter(run, mini_flux_loaded, pairs):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,10 @@ class Workshop:
 
     def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
         """Train and measure a cell, one prompt an identity; returns its result's path."""
-        run = cell.run
+        run = replace(cell.run, config=replace(cell.run.config, resume=True))  # stop and start it as you like
         with claimed(run, inputs_of(run, cell.prompts)) as todo:
             if todo:
-                self._train(cell)
+                self._train(run, cell)
         pairs = self._load(run, 0)
         probe = face_probe(run.dataset) if run.config.judge == "probe" else None
         measure_cell(
@@ -57,8 +57,7 @@ class Workshop:
         )
         return cell.result_path
 
-    def _train(self, cell: Cell) -> None:
-        run = cell.run
+    def _train(self, run: Run, cell: Cell) -> None:
         method: Any = import_module(run.config.python_name)
         if run.config.python_name == TEXT_METHOD:
             method.train_run(run, self.flux, cell.prompts, self._embeds_of(cell))

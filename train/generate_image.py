@@ -13,6 +13,6 @@ def generate_run(
     run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
-    with applied_loras(flux.transformer, run.lora_paths):
+    with applied_loras(flux.transformer, run.lora_paths, run.config.other_base):
         write_images(run, flux, seeds, prompts, embeds)
     return run.seeds_folder

@@ -26,7 +26,8 @@ def generate_run(
     alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
     shots = list(zip(seeds, prompts, strict=True))
     with ExitStack() as loras:
-        loras.enter_context(applied_lora(flux.transformer, Path(run.config.semantic_lora_path)))
+        semantic, other_base = Path(run.config.semantic_lora_path), run.config.other_base
+        loras.enter_context(applied_lora(flux.transformer, semantic, other_base=other_base))
         if run.config.inversion == "lora":
             loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
         for seed, prompt in shots[:1] if alike else shots:

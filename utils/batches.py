@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from utils.config import Config
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.lora_metadata import pixel_hash
 from utils.objectives import PairBatch, TextBatch
 from utils.pairs import ImagePair
 from utils.prompts import SliderPrompt
@@ -25,8 +26,8 @@ class Batches(Protocol[Drawn]):
     """Random training batches."""
 
     @property
-    def origin(self) -> str:
-        """What they are drawn from, for the header of the LoRA's file."""
+    def learned_from(self) -> list[dict[str, str]]:
+        """What they are drawn from, for the header of the LoRA's file: names and hashes, or prompts."""
         ...
 
     def draw(self, generator: Generator) -> Drawn:
@@ -38,7 +39,10 @@ class PairBatches:
     """Batches of cached latents, drawn with replacement; step indices uniform in start_step..end_step."""
 
     def __init__(self, flux: Flux, pairs: Sequence[ImagePair], config: Config) -> None:
-        self.origin = ", ".join(pair.stem for pair in pairs)
+        self.learned_from = [
+            {"pair": pair.stem, "source": pixel_hash(pair.source), "target": pixel_hash(pair.target)}
+            for pair in pairs
+        ]
         self.sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
         self.targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
         self.sigmas = _training_sigmas(flux, config, *self.sources.shape[-2:])
@@ -59,7 +63,8 @@ class TextBatches:
     def __init__(
         self, flux: Flux, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
     ) -> None:
-        self.origin = "; ".join(f"{prompt.target}: {prompt.positive}" for prompt in prompts)
+        keys = ("target", "positive", "unconditional", "neutral", "action")
+        self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
         self.flux, self.prompts, self.config = flux, prompts, config
         self.models = {
             text: FluxVelocity(flux, embedding, config.guidance_scale) for text, embedding in embeds.items()

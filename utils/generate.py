@@ -19,6 +19,7 @@ from utils.config import Config
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.inversion import Inversion, build_inversion
 from utils.lora_files import load_lora
+from utils.lora_metadata import check_base
 from utils.photos import Photo
 from utils.runs import RealRun
 from utils.sampling import OnStep, Scale, initial_noise, sweep_skips
@@ -29,25 +30,30 @@ Sweep = dict[int, dict[Scale, Tensor]]
 
 
 @contextmanager
-def applied_lora(transformer: Any, path: Path, name: str = "semantic") -> Iterator[dict[str, str]]:
+def applied_lora(
+    transformer: Any, path: Path, name: str = "semantic", other_base: bool = False
+) -> Iterator[dict[str, str]]:
     """Inside, the LoRA of a file is there as adapter `name`, inactive; gives the metadata of its header.
 
     Raises:
-        UserError: if the file is missing, damaged, or does not fit the transformer.
+        UserError: if the file is missing, damaged, or does not fit the transformer; unless `other_base`, if
+            it says that it was trained on another.
     """
     metadata = load_lora(transformer, path, name)
     try:
+        if not other_base:
+            check_base(path, metadata, transformer)
         yield metadata
     finally:
         remove_adapter(transformer, name)
 
 
 @contextmanager
-def applied_loras(transformer: Any, paths: Sequence[Path]) -> Iterator[None]:
+def applied_loras(transformer: Any, paths: Sequence[Path], other_base: bool = False) -> Iterator[None]:
     """Inside, LoRAs are there together, as "semantic", "semantic_2" and so on; raises as `applied_lora`."""
     with ExitStack() as loras:
         for name, path in zip(semantic_names(len(paths)), paths, strict=True):
-            loras.enter_context(applied_lora(transformer, path, name))
+            loras.enter_context(applied_lora(transformer, path, name, other_base))
         yield
 
 

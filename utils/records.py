@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from time import perf_counter
 
 import torch
 
+from utils.config import REPOSITORY
 from utils.errors import UserError
 from utils.files import write_atomically
 
@@ -81,10 +83,15 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), **versions, "commit": _commit()}
 
 
+@cache
+def project_version() -> str:
+    """As pyproject.toml has it."""
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+
 def _commit() -> str:
     """Of the repository that this file is in, with + where files differ from it; "unknown" without git."""
-    folder = Path(__file__).resolve().parent.parent
-    git = ["git", "-C", str(folder)]
+    git = ["git", "-C", str(REPOSITORY)]
     try:
         commit, changes = (
             subprocess.run([*git, *arguments], capture_output=True, text=True, check=True).stdout.strip()

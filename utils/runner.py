@@ -188,12 +188,22 @@ def train_all(
         train: trains one.
         closing: what to do next.
         prompts: of text sliders, by dataset.
+
+    Raises:
+        UserError: several runs for one push_to_hub.
     """
+
+    if runs[0].config.push_to_hub and len(runs) > 1:
+        raise UserError(f"push_to_hub: expected a study of one run, found {len(runs)}")
 
     def work(run: AnyRun) -> Path:
         with claimed(run, inputs_of(run, (prompts or {}).get(run.dataset, ()))) as todo:
             if todo:
                 train(run)
+        if run.config.push_to_hub:
+            from utils.model_card import push_to_hub
+
+            print(push_to_hub(run), flush=True)
         return run.weights_path()
 
     return run_all(runs, work, closing)

@@ -75,10 +75,12 @@ class Config:
     gradient_checkpointing: bool = False  # less memory for about a third more time
     log_every: int = 10  # steps between two lines of the loss log
     output_folder: str = "output/models/image/"
+    push_to_hub: str = ""  # OWNER/NAME on the hub, for a study of one run: the LoRA and its card are uploaded
 
     # generation
     use_trained_lora_path: bool = False  # apply trained_lora_path in place of each run's own LoRA
     trained_lora_path: list[str] = field(default_factory=list)  # several act together
+    other_base: bool = False  # apply LoRAs that say they were trained on another base all the same
     use_prompts_file: bool = False  # draw prompts from prompts_file in place of prompt
     prompts_file: list[str] = field(
         default_factory=lambda: ["prompts-person.yaml"]
@@ -123,7 +125,7 @@ KEYS: dict[str, Any] = get_type_hints(Config)
 # What a trained LoRA does not depend on: the machine, and all from generation on.
 AFTER_TRAINING = {
     *("device", "output_folder", "base", "log_every"),
-    *("save_per_steps", "save_total_limit", "sample_per_steps", "resume"),
+    *("save_per_steps", "save_total_limit", "sample_per_steps", "resume", "push_to_hub"),
     *list(KEYS)[list(KEYS).index("use_trained_lora_path") :],
 }
 _TYPED = OmegaConf.structured(Config)

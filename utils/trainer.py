@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,6 +30,8 @@ from utils.config import Config, Run, save_config
 from utils.files import write_atomically
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
+from utils.lora_metadata import training_metadata
+from utils.model_card import write_card
 from utils.objectives import Objective
 from utils.previews import sample_grid
 from utils.records import recorded
@@ -59,9 +61,10 @@ def train(
 ) -> TrainResult:
     """Train one run's adapters and save the result; the base model is left as it was found.
 
-    Written to run.folder: config.yaml, losses.jsonl, record.json, tensorboard/, pictures of what it has
-    learned so far in samples/ every sample_per_steps steps, and every save_per_steps steps and at the end
-    the adapter `objective.saved` in both LoRA formats; the training's state with it, until it has ended.
+    Written to run.folder: config.yaml, losses.jsonl, record.json, README.md (a model card), tensorboard/,
+    pictures of what it has learned so far in samples/ every sample_per_steps steps, and every save_per_steps
+    steps and at the end the adapter `objective.saved` in both LoRA formats; the training's state with it,
+    until it has ended.
     With `resume` a training goes on from its state, to weights equal bit for bit to those of one that was
     never stopped. Ctrl-C ends it after the step that it is at, and saves.
 
@@ -122,13 +125,14 @@ def train(
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
                 log.picture(sample_grid(run, flux, objective.saved, embeds), global_step)
             if save or stop:  # the state last: where it is, the LoRA of its step is
-                _save(run, flux, objective.saved, batches.origin, global_step)
+                _save(run, flux, objective.saved, batches.learned_from, global_step)
                 state = global_step, log.seconds, log.means, weights, optimizer, lr_scheduler, generator
                 take_checkpoint(*state).save(run.state_path)
                 _remove_earlier(run, global_step)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
         seconds = log.seconds
+    write_card(run)
     run.state_path.unlink()
     return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
 
@@ -234,13 +238,9 @@ def _fresh_adapters(
             remove_adapter(transformer, name)
 
 
-def _save(run: Run, flux: Flux, adapter: str, origin: str, global_step: int) -> None:
-    """The adapter after `global_step` steps, in both formats, the settings in the header."""
-    metadata = {
-        "origin": origin,
-        "step": str(global_step),
-        "config": json.dumps(asdict(run.config)),
-    }
+def _save(run: Run, flux: Flux, adapter: str, learned_from: list[dict[str, str]], global_step: int) -> None:
+    """The adapter after `global_step` steps, in both formats, what there is to say of it in the header."""
+    metadata = training_metadata(run, flux.transformer, learned_from, global_step)
     save_lora(flux.transformer, adapter, run.weights_path(global_step), metadata)
     save_reference(flux.transformer, adapter, run.reference_path(global_step))
 

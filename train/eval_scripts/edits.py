@@ -79,7 +79,10 @@ def measure(
     read: dict[float, list[Readings]] = {scale: [] for scale in scales}
     pictures: dict[int, list[Image.Image]] = {}
     total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
-    with applied_lora(flux.transformer, run.lora_paths[0]), tqdm(total=total, desc=run.dataset) as bar:
+    with (
+        applied_lora(flux.transformer, run.lora_paths[0], other_base=run.config.other_base),
+        tqdm(total=total, desc=run.dataset) as bar,
+    ):
         for batch, sweep in sweep_batches(flux, embeds, seeds, [skip], scales, config, progress=bar.update):
             for scale in scales:
                 read[scale].append(reader(sweep[skip][scale]))

@@ -1,0 +1,103 @@
+"""A trained LoRA's README.md: what it is, how to use it, what it was made of; and its way to the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.lora_files import read_metadata
+from utils.runs import Run
+
+_PUBLISHED = ["*.safetensors", "README.md", "config.yaml"]
+
+_CARD = """---
+base_model: {base_model}
+library_name: diffusers
+tags: [lora, flux, image-editing, pairedit]
+---
+
+# {title}
+
+A LoRA for {base_model} that makes one edit, by as much as its scale says: 0 leaves an image as it is, 1
+is the edit that it was trained on, below 0 is the opposite. Learned with PairEdit's `{method}`.
+
+```python
+from diffusers import FluxPipeline
+
+pipeline = FluxPipeline.from_pretrained("{base_model}")
+pipeline.load_lora_weights(".", weight_name="{file}", adapter_name="edit")
+pipeline.set_adapters("edit", 0.5)
+```
+
+The edit keeps the composition best if it sets in after the first steps (`skips: {skips}` of {steps} in the
+settings below), which `gen_image_script.py` of PairEdit does.
+
+## Learned from
+
+{learned_from}
+
+## Settings
+
+| | |
+|---|---|
+{settings}
+
+Step {step}, on a base of hash `{base_hash}`; {date}; versions: {software}.
+"""
+_SETTINGS = (
+    *("rank", "alpha", "lr", "lr_scheduler", "batch_size", "train_iteration", "train_method"),
+    *("cfg_eta", "noise_scales", "start_step", "end_step", "num_inference_steps", "guidance_scale"),
+    *("resolution", "seed"),
+)
+
+
+def write_card(run: Run) -> Path:
+    """Write README.md beside a run's LoRA, of what the LoRA's header says; returns its path."""
+    path = run.folder / "README.md"
+    write_atomically(path, card(run.weights_path().name, read_metadata(run.weights_path())).encode())
+    return path
+
+
+def card(file: str, metadata: Mapping[str, str]) -> str:
+    """The text of the card of a LoRA file with the header that `training_metadata` makes."""
+    config = json.loads(metadata["config"])
+    lists = [
+        "- " + ", ".join(f"{key}: `{value}`" for key, value in entry.items())
+        for entry in json.loads(metadata["learned_from"])
+    ]
+    software = ", ".join(f"{name} {version}" for name, version in json.loads(metadata["software"]).items())
+    return _CARD.format(
+        base_model=metadata["base_model"],
+        base_hash=metadata["base_hash"],
+        title=metadata["ss_output_name"],
+        method=metadata["method"],
+        file=file,
+        skips=config["skips"],
+        steps=config["num_inference_steps"],
+        learned_from="\n".join(lists),
+        settings="\n".join(f"| `{key}` | {config[key]} |" for key in _SETTINGS),
+        step=metadata["step"],
+        date=metadata["date"],
+        software=f"pairedit {metadata['pairedit_version']}, {software}",
+    )
+
+
+def push_to_hub(run: Run) -> str:
+    """Upload a trained run's LoRA, card and config to the hub's `push_to_hub`; returns the address.
+
+    Raises:
+        UserError: what the hub said; the files stay where they are.
+    """
+    from huggingface_hub import HfApi
+
+    name = run.config.push_to_hub
+    try:
+        api = HfApi()
+        api.create_repo(name, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=run.folder, allow_patterns=_PUBLISHED))
+    except Exception as error:  # of an HTTP client that is the hub library's own affair
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"push_to_hub: {name}: {reason}; the LoRA is in {run.folder}") from error
