@@ -87,7 +87,8 @@ def _merge(args: argparse.Namespace) -> None:
     try:
         merged = merge([(file.loras, weight) for file, (_, weight) in zip(files, sources, strict=True)])
     except Misfit as misfit:
-        raise UserError(f"expected LoRAs for the same model, found: {misfit}") from None
+        paths = ", ".join(str(path) for path, _ in sources)
+        raise UserError(f"{paths}: expected LoRAs for the same model, found: {misfit}") from None
     names = [{"file": path.name, "weight": weight} for path, weight in sources]
     note = "merged from " + ", ".join(f"{path.name} at {weight:g}" for path, weight in sources)
     metadata = {"sources": json.dumps(names)}
@@ -118,14 +119,18 @@ def _extract(args: argparse.Namespace) -> None:
         try:
             found = extract(before, after, args.rank)
         except Misfit as misfit:
-            raise UserError(f"expected two of the same model, found: {misfit}") from None
+            raise UserError(
+                f"{args.tuned}: expected the same model as {args.base}, found: {misfit}"
+            ) from None
     if not found.loras:
         raise UserError(f"{args.tuned}: expected linears that differ from those of {args.base}, found none")
     note = f"extracted from {args.tuned.name} less {args.base.name}, rank {args.rank}"
     _write(args.out, found.loras, _noted({}, note), found)
     if found.left:
         some = ", ".join(found.left[:3])
-        print(f"{len(found.left)} other parameters differ, which no LoRA can hold: {some}")
+        print(
+            f"left out, since no LoRA can hold them: {len(found.left)} other parameters that differ, as {some}"
+        )
 
 
 def _write(

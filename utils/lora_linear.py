@@ -50,7 +50,9 @@ class Misfit(Exception):  # noqa: N818 - not an error yet: who knows the file ma
 
     def __init__(self, faults: Sequence[str]) -> None:
         more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-        super().__init__("; ".join(faults[:_LISTED]) + more)
+        text = "; ".join(faults[:_LISTED]) + more
+        # a file's keys may hold anything, line breaks too
+        super().__init__("".join(char if char.isprintable() else "?" for char in text))
 
 
 @dataclass(frozen=True)
