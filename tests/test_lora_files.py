@@ -304,6 +304,23 @@ def test_a_write_is_synced_in_its_folder_too(tmp_path, monkeypatch):
     assert synced == [False, True]
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch, number):
+    """EINVAL is a file system's way to say that it syncs no folders."""
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EINVAL:
+        write_atomically(tmp_path / "file", b"x")
+    else:
+        with pytest.raises(UserError, match="expected a folder that can be synced, found: no"):
+            write_atomically(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
 @pytest.mark.parametrize("kind", ["diffusers", "kohya", "reference"])
 def test_half_a_file(trained, transformer, tmp_path, kind, share):

@@ -341,6 +341,9 @@ def test_parts_whose_sizes_do_not_go_together(tmp_path):
     loras[f"{DOUBLE}attn.to_k"] = random_lora(9, 8, 1, 1.0, generator)
     with pytest.raises(UserError, match="double_blocks_0_img_attn_qkv: parts of shapes"):
         write_lora(tmp_path / "x", loras, "kohya", {})
+    mlp = {f"{SINGLE}proj_mlp": random_lora(9, 8, 1, 1.0, generator)}
+    with pytest.raises(UserError, match=r"linear1: parts of shapes \(9, 8\)"):
+        write_lora(tmp_path / "x", mlp, "kohya", {})
 
 
 @pytest.mark.parametrize(

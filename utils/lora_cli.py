@@ -128,9 +128,7 @@ def _extract(args: argparse.Namespace) -> None:
     _write(args.out, found.loras, _noted({}, note), found)
     if found.left:
         some = ", ".join(found.left[:3])
-        print(
-            f"left out, since no LoRA can hold them: {len(found.left)} other parameters that differ, as {some}"
-        )
+        print(f"left out, since no LoRA can hold them: {len(found.left)} other parameters, as {some}")
 
 
 def _write(

@@ -59,10 +59,10 @@ def fuse(parts: Sequence[LinearLora | None], shares: Sequence[int]) -> tuple[Lin
     sizes = {
         (part.shape[0] / share, part.shape[1]) for part, share in zip(parts, shares, strict=True) if part
     }
-    if len(sizes) > 1:
+    hidden = int(max(sizes)[0])
+    if sizes != {(hidden, max(sizes)[1])}:
         shapes = ", ".join(str(part.shape) for part in present)
         raise Misfit([f"parts of shapes {shapes} (out, in), whose outputs are to be as {shares}"])
-    hidden = int(sizes.pop()[0])
     common = _common_scale([part.scale for part in present])
     dtype = present[0].weight_a.dtype
     for weight in (weight for part in present for weight in (part.weight_a, part.weight_b)):

@@ -89,16 +89,17 @@ def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str
     tensors: dict[str, Tensor] = {}
     notes = {}
     for module, present in modules.items():
-        shares = _shares(_linears_of(module) or ())
-        fused, stem = present[0] if len(shares) == 1 else None, _PREFIX + module
-        if fused is None:
-            try:
-                fused, places = fuse([present.get(index) for index in range(len(shares))], shares)
-            except Misfit as misfit:
-                faults.append(f"{module}: {misfit}")
-                continue
+        shares, stem = _shares(_linears_of(module) or ()), _PREFIX + module
+        if len(shares) == 1:
+            tensors |= _ENDINGS.tensors(stem, present[0])
+            continue
+        try:
+            fused, places = fuse([present.get(index) for index in range(len(shares))], shares)
+        except Misfit as misfit:
+            faults.append(f"{module}: {misfit}")
+        else:
+            tensors |= _ENDINGS.tensors(stem, fused)
             notes[stem] = [place and astuple(place) for place in places]
-        tensors |= _ENDINGS.tensors(stem, fused)
     if faults:
         raise Misfit(faults)
     return tensors, {HEADER: json.dumps(notes, separators=(",", ":"))} if notes else {}

@@ -5,6 +5,7 @@ torch is imported where it is used, so that a command's --help need not wait for
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Mapping
@@ -97,6 +98,11 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what some network file systems say to any folder
+            raise UserError(
+                f"{folder}: expected a folder that can be synced, found: {error.strerror}"
+            ) from error
     finally:
         os.close(descriptor)
 
