@@ -1,13 +1,18 @@
-"""LoRA files: stock diffusers loads ours to the same output; the reference format; bad files."""
+"""LoRA files: adapters written and read back; what stock diffusers writes; bad files; failed writes."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
+import stat
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from mini_loras import forward, fresh, outputs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -17,41 +22,27 @@ from utils.adapters import (
     adapter_parameters,
     add_adapter,
     inject_adapter,
-    linear_layers,
     lora_layers,
     lora_weights,
     use_adapters,
 )
 from utils.errors import UserError
-from utils.lora_files import load_lora, save_lora, save_reference, write_atomically
-
-SCALES = [0.5, 1.0, -1.0]
+from utils.lora_files import (
+    adapter_loras,
+    load_lora,
+    read_lora,
+    read_metadata,
+    save_lora,
+    save_reference,
+    update_metadata,
+    write_atomically,
+    write_lora,
+)
 
 
 @pytest.fixture
 def transformer(mini_flux) -> nn.Module:
     return fresh(mini_flux)
-
-
-def fresh(mini_flux: Path) -> nn.Module:
-    from diffusers import FluxTransformer2DModel
-
-    return FluxTransformer2DModel.from_pretrained(mini_flux, subfolder="transformer").requires_grad_(False)
-
-
-@torch.no_grad()
-def forward(transformer: nn.Module) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return transformer(
-        hidden_states=torch.randn(2, 4, 64, generator=generator),
-        encoder_hidden_states=torch.randn(2, 5, 24, generator=generator),
-        pooled_projections=torch.randn(2, 20, generator=generator),
-        timestep=torch.tensor([0.3, 0.8]),
-        guidance=torch.tensor([3.5, 3.5]),
-        img_ids=torch.zeros(4, 3),
-        txt_ids=torch.zeros(5, 3),
-        return_dict=False,
-    )[0]
 
 
 def fill(transformer: nn.Module, name: str) -> None:
@@ -67,48 +58,6 @@ def trained(transformer) -> nn.Module:
     fill(transformer, "content")
     fill(transformer, "semantic")
     return transformer
-
-
-def outputs(transformer: nn.Module, name: str) -> list[torch.Tensor]:
-    results = []
-    for scale in SCALES:
-        with use_adapters(transformer, {name: scale}):
-            results.append(forward(transformer))
-    return results
-
-
-def test_stock_diffusers_gives_the_same_output(trained, mini_flux, tmp_path):
-    from diffusers import FluxPipeline
-
-    path = tmp_path / "semantic.safetensors"
-    save_lora(trained, "semantic", path, {"dataset": "glasses"})
-    pipeline = FluxPipeline.from_pretrained(mini_flux)
-    bare = forward(pipeline.transformer)
-    pipeline.load_lora_weights(tmp_path, weight_name=path.name, adapter_name="edit")
-    for scale, ours in zip(SCALES, outputs(trained, "semantic"), strict=True):
-        pipeline.set_adapters("edit", scale)
-        torch.testing.assert_close(ours, forward(pipeline.transformer), atol=1e-5, rtol=0)
-        assert (ours - bare).abs().max() > 1e-3
-
-
-def test_reference_format_by_its_definition(trained, mini_flux, tmp_path):
-    """A loader of a few lines: W + scale * alpha / rank * up @ down on lora_unet_{name with underscores}."""
-    path = tmp_path / "semantic.pt"
-    save_reference(trained, "semantic", path)
-    state = torch.load(path, weights_only=True)
-    for key in ("lora_down.weight", "lora_up.weight", "alpha"):
-        assert f"lora_unet_transformer_blocks_0_attn_to_q.{key}" in state
-        assert f"lora_unet_single_transformer_blocks_1_attn_to_v.{key}" in state
-        assert f"lora_unet_transformer_blocks_1_attn_to_out_0.{key}" in state
-    assert len(state) == 3 * 22
-    for scale, ours in zip(SCALES, outputs(trained, "semantic"), strict=True):
-        foreign = fresh(mini_flux)
-        for name, linear in linear_layers(foreign).items():
-            if ".attn." in name:
-                flat = "lora_unet_" + name.replace(".", "_")
-                down, up = state[f"{flat}.lora_down.weight"], state[f"{flat}.lora_up.weight"]
-                linear.weight.data += scale * state[f"{flat}.alpha"] / down.shape[0] * up @ down
-        torch.testing.assert_close(ours, forward(foreign), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["diffusers", "reference"])
@@ -197,14 +146,18 @@ KEY = "transformer.transformer_blocks.0.attn.to_q"
     ("change", "message"),
     [
         (
-            lambda d: d.update({"transformer.nowhere.lora_A.weight": torch.zeros(1)}),
-            "nowhere.*matches no linear",
+            lambda d: d.update(
+                {f"transformer.nowhere.lora_{part}.weight": torch.zeros(1, 1) for part in "AB"}
+            ),
+            "nowhere matches no linear of the model",
         ),
-        (lambda d: d.update({"lora_te_x": torch.zeros(1)}), "lora_te_x matches no linear"),
+        (lambda d: d.update({"a\nb": torch.zeros(1)}), r"a\?b matches no linear"),
+        (lambda d: d.update({"x.alpha": torch.zeros(1)}), "x.alpha matches no linear of FLUX"),
+        (lambda d: d.update({"lora_te1_x.alpha": torch.zeros(1)}), "lora_te1_x.alpha is of a text encoder"),
         (lambda d: d.pop(f"{KEY}.lora_B.weight"), "to_q without its B matrix"),
         (
             lambda d: d.update({f"{KEY}.lora_A.weight": torch.zeros(3, 31)}),
-            r"to_q of shapes A \(3, 31\).*rank, 32",
+            r"to_q of shape \(32, 31\).*where \(32, 32\) fits",
         ),
         (
             lambda d: d.update({f"{KEY}.lora_B.weight": torch.zeros(32, 2)}),
@@ -212,7 +165,23 @@ KEY = "transformer.transformer_blocks.0.attn.to_q"
         ),
         (lambda d: d.update({f"{KEY}.lora_A.weight": torch.zeros(())}), "to_q of shapes"),
         (lambda d: d.update({f"{KEY}.lora_A.weight": torch.full((3, 32), torch.nan)}), "not finite"),
-        (lambda d: d.update({f"{KEY}.lora_A.weight": torch.ones(3, 32, dtype=torch.int32)}), "not finite"),
+        (
+            lambda d: d.update({f"{KEY}.lora_A.weight": torch.ones(3, 32, dtype=torch.int32)}),
+            "type torch.int32",
+        ),
+        (
+            lambda d: d.update(
+                {f"{KEY}.lora_A.weight": torch.ones(8193, 32), f"{KEY}.lora_B.weight": torch.ones(32, 8193)}
+            ),
+            "rank 8193 where 8192 is the most",
+        ),
+        (lambda d: d.update({f"{KEY}.alpha": torch.tensor(torch.inf)}), "not finite"),
+        (
+            lambda d: d.update(
+                {f"{KEY}.lora_A.weight": torch.zeros(0, 32), f"{KEY}.lora_B.weight": torch.zeros(32, 0)}
+            ),
+            "shapes A",
+        ),
         (lambda d: d.update({f"{KEY}.alpha": torch.zeros(2)}), "alpha of shape"),
         (lambda d: d.clear(), "no tensors"),
     ],
@@ -233,8 +202,8 @@ def test_a_file_that_does_not_fit_is_never_loaded_in_part(trained, mini_flux, tm
     [
         ("{broken", "JSON object"),
         ("[1]", "JSON object"),
-        ('{"transformer.lora_alpha": "two"}', "number as lora_alpha, found 'two'"),
-        ('{"transformer.use_dora": true}', "plain LoRA.*use_dora"),
+        ('{"transformer.lora_alpha": "two"}', "lora_alpha 'two' in its header where a number fits"),
+        ('{"transformer.use_dora": true}', "use_dora.*plain LoRA"),
     ],
 )
 def test_a_header_that_cannot_be_followed(trained, transformer, tmp_path, header, message):
@@ -296,15 +265,126 @@ def test_unknown_adapter(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "new" / "file"
-    write_atomically(path, lambda temporary: temporary.write_text("good"))
+    write_atomically(path, b"good")
 
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError("disk full")
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_text() == "good"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        UserError, match=r"file: expected room and rights to write 4 bytes, found: No space"
+    ) as no:
+        write_atomically(path, b"half")
+    assert "what was there before is kept" in str(no.value)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, b"half")
+    assert path.read_bytes() == b"good"
     assert [other.name for other in path.parent.iterdir()] == ["file"]
+
+
+def test_no_folder_can_be_made(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="expected room and rights to write 1 bytes, found: "):
+        write_atomically(tmp_path / "file" / "inner" / "x", b"x")
+
+
+def test_a_write_is_synced_in_its_folder_too(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_atomically(tmp_path / "file", b"x")
+    assert synced == [False, True]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch, number):
+    """EINVAL is a file system's way to say that it syncs no folders."""
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EINVAL:
+        write_atomically(tmp_path / "file", b"x")
+    else:
+        with pytest.raises(UserError, match="expected a folder that can be synced, found: no"):
+            write_atomically(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
+@pytest.mark.parametrize("kind", ["diffusers", "kohya", "reference"])
+def test_half_a_file(trained, transformer, tmp_path, kind, share):
+    write_lora(tmp_path / "whole", adapter_loras(trained, "semantic"), kind, {})
+    data = (tmp_path / "whole").read_bytes()
+    (tmp_path / "half").write_bytes(data[: int(share * len(data))])
+    before = adapter_names(transformer)
+    with pytest.raises(UserError, match="half: expected a LoRA file") as caught:
+        load_lora(transformer, tmp_path / "half", "edit")
+    assert "\n" not in str(caught.value)
+    assert adapter_names(transformer) == before
+
+
+def test_a_header_that_lies_about_sizes(tmp_path):
+    header = {"transformer.x.lora_A.weight": {"dtype": "F32", "shape": [9, 9], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "lie").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
+    with pytest.raises(UserError, match="lie: expected a LoRA file"):
+        read_lora(tmp_path / "lie")
+
+
+def test_a_compressed_pt_is_not_opened(trained, tmp_path, monkeypatch):
+    """torch.save compresses nothing; a bomb does."""
+    save_reference(trained, "semantic", tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(tmp_path / "bomb.pt", "w") as bomb:
+        for member in good.namelist():
+            bomb.writestr(member, good.read(member), zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(UserError, match=r"expected a \.pt, whose parts are not compressed"):
+        read_lora(tmp_path / "bomb.pt")
+
+
+def test_a_view_that_repeats_its_bytes(tmp_path):
+    huge = torch.zeros(1).expand(1_000_000, 1_000_000)
+    torch.save({"lora_unet_proj_out.lora_down.weight": huge}, tmp_path / "huge.pt")
+    with pytest.raises(UserError, match="found tensors of 4000000000000 bytes in"):
+        read_lora(tmp_path / "huge.pt")
+
+
+def test_too_many_tensors(tmp_path):
+    save_file({f"x{index}": torch.zeros(1) for index in range(20_001)}, tmp_path / "many")
+    with pytest.raises(UserError, match="found 20001 parts"):
+        read_lora(tmp_path / "many")
+
+
+def test_metadata_of_a_pt_and_unknown_formats(trained, tmp_path):
+    loras = adapter_loras(trained, "semantic")
+    with pytest.raises(ValueError, match="no header"):
+        write_lora(tmp_path / "x", loras, "reference", {"dataset": "glasses"})
+    with pytest.raises(
+        UserError, match=r"one of diffusers, kohya, reference, found koyha \(did you mean 'kohya"
+    ):
+        write_lora(tmp_path / "x", loras, "koyha", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_changes_leave_the_tensors(trained, tmp_path):
+    """A kohya file's own note too."""
+    loras = adapter_loras(trained, "semantic")
+    write_lora(tmp_path / "x", loras, "kohya", {"dataset": "glasses"})
+    before = load_file(tmp_path / "x")
+    update_metadata(tmp_path / "x", {"calibration": "{}"})
+    assert all(torch.equal(value, before[key]) for key, value in load_file(tmp_path / "x").items())
+    file = read_lora(tmp_path / "x")
+    assert file.metadata == {"format": "pt", "dataset": "glasses", "calibration": "{}"}
+    assert file.format == "kohya"
+    assert list(read_metadata(tmp_path / "x")) != list(file.metadata)

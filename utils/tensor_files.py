@@ -1,0 +1,160 @@
+"""Files of tensors, read with distrust and written whole or not at all.
+
+torch is imported where it is used, so that a command's --help need not wait for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MOST_TENSORS = 20_000  # FLUX has about 500 linears, three tensors each
+_SHARING = 4  # a .pt stores once what several tensors share: q, k, v and the MLP may have one A
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors or torch file by key, and the metadata of its header ({} for a .pt).
+
+    A .pt runs no code, and can take no more memory than its own size says.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: expected a LoRA file, found {'a folder' if path.is_dir() else 'nothing'}")
+    read = _read_safetensors if is_safetensors(path) else _read_torch
+    try:
+        return read(path)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can make the parsers raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: expected a LoRA file (safetensors or .pt), found: {reason}") from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """An 8-byte header length no greater than the file, then a JSON object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A .safetensors; the tensors share no memory."""
+    from safetensors.torch import save
+
+    return save(dict(tensors), metadata={"format": "pt", **metadata})
+
+
+def torch_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """A torch state dict (.pt)."""
+    import torch
+
+    buffer = BytesIO()
+    torch.save(dict(tensors), buffer)
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file beside `path`, then put it in place: a reader never sees half a file, even after a crash.
+
+    Raises:
+        UserError: if there is no room or right to; what was there before is kept.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):  # the first fault is the one to tell
+            temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(
+            f"{path}: expected room and rights to write {len(data)} bytes, found: {error.strerror or error}; "
+            "what was there before is kept"
+        ) from error
+    if os.name == "posix":
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what some network file systems say to any folder
+            raise UserError(
+                f"{folder}: expected a folder that can be synced, found: {error.strerror}"
+            ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The parser itself sees to it that shapes and offsets agree with the file's size."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        keys = list(file.keys())
+        _check_count(path, len(keys))
+        return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
+
+
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    import torch
+    from torch import Tensor
+
+    _check_zip(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path}: expected a state dict of tensors, found {type(content).__name__}")
+    tensors = {str(key): value for key, value in content.items()}
+    _check_count(path, len(tensors))
+    room, total = path.stat().st_size, 0
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise UserError(f"{path}: expected plain tensors, found {key} of layout {tensor.layout}")
+        total += tensor.numel() * tensor.element_size()
+    if total > _SHARING * room:  # a view can repeat a few stored bytes without end
+        raise UserError(f"{path}: expected a LoRA file, found tensors of {total} bytes in {room}")
+    return tensors, {}
+
+
+def _check_zip(path: Path) -> None:
+    """Raise `UserError` unless the file is as torch.save writes it: a zip with nothing compressed."""
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: expected a LoRA file (safetensors or .pt), found neither")
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    _check_count(path, len(members))
+    if packed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
+        raise UserError(
+            f"{path}: expected a .pt, whose parts are not compressed, found {packed[0]} compressed"
+        )
+    total, room = sum(member.file_size for member in members), path.stat().st_size
+    if total > room:
+        raise UserError(f"{path}: expected a LoRA file, found parts of {total} bytes in {room}")
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > _MOST_TENSORS:
+        raise UserError(
+            f"{path}: expected a LoRA file, found {count} parts where {_MOST_TENSORS} are the most"
+        )
