@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import pickle
-import stat
 import zipfile
 from pathlib import Path
 
@@ -35,7 +32,6 @@ from utils.lora_files import (
     save_lora,
     save_reference,
     update_metadata,
-    write_atomically,
     write_lora,
 )
 
@@ -263,62 +259,6 @@ def test_unknown_adapter(trained, tmp_path):
     with pytest.raises(ValueError, match="no adapter style; there are: content, semantic"):
         save_lora(trained, "style", tmp_path / "x", {})
     assert not list(tmp_path.iterdir())
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "file"
-    write_atomically(path, b"good")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        UserError, match=r"file: expected room and rights to write 4 bytes, found: No space"
-    ) as no:
-        write_atomically(path, b"half")
-    assert "what was there before is kept" in str(no.value)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_atomically(path, b"half")
-    assert path.read_bytes() == b"good"
-    assert [other.name for other in path.parent.iterdir()] == ["file"]
-
-
-def test_no_folder_can_be_made(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="expected room and rights to write 1 bytes, found: "):
-        write_atomically(tmp_path / "file" / "inner" / "x", b"x")
-
-
-def test_a_write_is_synced_in_its_folder_too(tmp_path, monkeypatch):
-    synced = []
-    fsync = os.fsync
-
-    def noted(descriptor: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noted)
-    write_atomically(tmp_path / "file", b"x")
-    assert synced == [False, True]
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
-def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch, number):
-    """EINVAL is a file system's way to say that it syncs no folders."""
-
-    def fsync(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(number, "no")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    if number == errno.EINVAL:
-        write_atomically(tmp_path / "file", b"x")
-    else:
-        with pytest.raises(UserError, match="expected a folder that can be synced, found: no"):
-            write_atomically(tmp_path / "file", b"x")
-    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.999])

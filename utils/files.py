@@ -1,19 +1,18 @@
 """Files written whole or not at all."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
 
-_UNFINISHED = ".*.tmp"
-
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, making its folder: a reader, or a power cut, never sees half a file.
+    """Write a file beside `path`, then put it in place: a reader never sees half a file, even after a crash.
 
     Raises:
-        UserError: no room or no right to write; what was at `path` before is kept.
+        UserError: if there is no room or right to; what was there before is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,28 +22,34 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
+        with suppress(OSError):  # the first fault is the one to tell
+            temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise UserError(
             f"{path}: expected room and rights to write {len(data)} bytes, found: {error.strerror or error}; "
             "what was there before is kept"
         ) from error
+    if os.name == "posix":
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what some network file systems say to any folder
+            raise UserError(
+                f"{folder}: expected a folder that can be synced, found: {error.strerror}"
+            ) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed process was about to write; nobody else may be writing there."""
-    for path in folder.glob(_UNFINISHED):
+    for path in folder.glob(".*.tmp"):
         path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a power cut; only POSIX opens folders."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -16,13 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError, run_cli
-from utils.tensor_files import (
-    is_safetensors,
-    read_tensors,
-    safetensors_bytes,
-    torch_bytes,
-    write_atomically,
-)
+from utils.files import write_atomically
+from utils.tensor_files import is_safetensors, read_tensors, safetensors_bytes, torch_bytes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,15 +1,12 @@
-"""Files of tensors, read with distrust and written whole or not at all.
+"""Files of tensors, read with distrust.
 
 torch is imported where it is used, so that a command's --help need not wait for it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,47 +61,6 @@ def torch_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     buffer = BytesIO()
     torch.save(dict(tensors), buffer)
     return buffer.getvalue()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside `path`, then put it in place: a reader never sees half a file, even after a crash.
-
-    Raises:
-        UserError: if there is no room or right to; what was there before is kept.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):  # the first fault is the one to tell
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise UserError(
-            f"{path}: expected room and rights to write {len(data)} bytes, found: {error.strerror or error}; "
-            "what was there before is kept"
-        ) from error
-    if os.name == "posix":
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # what some network file systems say to any folder
-            raise UserError(
-                f"{folder}: expected a folder that can be synced, found: {error.strerror}"
-            ) from error
-    finally:
-        os.close(descriptor)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
