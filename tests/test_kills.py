@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import TRAIN
 from safetensors.torch import load_file
 
@@ -41,10 +42,15 @@ def final_weights(site: Path) -> dict[str, object]:
     return load_file(path)
 
 
-def test_killed_at_random_it_ends_the_same(site: Path) -> None:
+def test_killed_at_random_it_ends_the_same(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the libraries are imported once, into a server that has run nothing; every training is a fork of it
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(TRAIN.parent), str(TRAIN), str(Path(__file__).parent)])
+    )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "diffusers", "utils.trainer", "utils.pairs"])
+    context.set_forkserver_preload(
+        ["test_kills", "train_image_script", "train_image", "diffusers.pipelines.flux.pipeline_flux"]
+    )
 
     def attempt(limit: float | None) -> bool:
         """Train for at most `limit` seconds; whether it came to its end."""
