@@ -14,7 +14,8 @@ import _path  # noqa: F401
 
 from utils.config import check_writable
 from utils.errors import run_cli
-from utils.runner import list_runs, load_base, prepare_sliders, train_all
+from utils.run_folders import inputs_of
+from utils.runner import check_hub, list_runs, load_base, prepare_sliders, train_all
 from utils.runs import Run
 
 # python_name, which is a script beside this one with a train_run, and what it is
@@ -24,9 +25,11 @@ METHODS = {"slider_text": "text sliders: the base model's own direction between 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
     study, prompts = prepare_sliders(argv, __doc__ or "", METHODS, training=True)
+    check_hub(study.runs)
     if study.dry_run:
         list_runs(study.runs, _paths)
         return 0
+    inputs = {run.name: inputs_of(run, prompts[run.dataset]) for run in study.runs}
     for run in study.runs:
         check_writable(run.folder)
     texts = [text for of_file in prompts.values() for prompt in of_file for text in prompt.texts]
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def train_one(run: Run) -> None:
         method.train_run(run, flux, prompts[run.dataset], embeds)
 
-    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}", prompts)
+    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}", inputs)
 
 
 def _paths(run: Run) -> dict[str, Path]:

@@ -144,6 +144,46 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_save(tmp_path, mini_flux_
     assert sorted(path.name for path in run.folder.glob("*.safetensors")) == [run.weights_path(3).name]
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, mini_flux_loaded, pairs, monkeypatch):
+    run = make_run(tmp_path, **SETTINGS)
+    step = torch.optim.AdamW.step
+
+    def spoil(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        if run.state_path.is_file():  # after the first save: its losses are good, its weights are not
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoil)
+    monkeypatch.setattr(trainer._Log, "_take_means", lambda self: self._pending.clear() or {})
+    with pytest.raises(FloatingPointError, match="weights are not finite after step 6"):
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+    assert Checkpoint.load(run.state_path).step == 3
+    assert not run.weights_path(6).exists()
+
+
+def test_a_state_of_another_base_is_refused(tmp_path, mini_flux_loaded, pairs, monkeypatch):
+    run = make_run(tmp_path, resume=True, **SETTINGS)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(KilledError):
+            learn(run, mini_flux_loaded, pairs, objective_of(run))
+    with torch.no_grad():
+        mini_flux_loaded.transformer.proj_out.weight.mul_(2)
+    with pytest.raises(UserError, match="--resume: expected the base of hash"):
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+
+
+def test_a_damaged_log_does_not_stop_it(tmp_path, mini_flux_loaded, pairs, monkeypatch):
+    run = make_run(tmp_path, resume=True, **SETTINGS)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 14)
+        with pytest.raises(KilledError):
+            learn(run, mini_flux_loaded, pairs, objective_of(run))
+    run.log_path.write_bytes(run.log_path.read_bytes()[:-4] + bytes(9) + b"\xff{")
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
+    assert [line["step"] for line in lines(run)][-1] == 8
+
+
 def test_a_full_disk_keeps_the_last_good_save(tmp_path, mini_flux_loaded, pairs, monkeypatch):
     run = make_run(tmp_path, **SETTINGS)
     fsync = os.fsync

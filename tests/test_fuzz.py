@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import math
 import os
 import pickle
@@ -25,12 +26,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch.nn import Module
 
 from utils.adapters import adapter_names, add_adapter, remove_adapter
 from utils.errors import UserError, run_cli
-from utils.lora_files import load_lora, save_lora, save_reference
+from utils.lora_files import adapter_loras, load_lora, save_lora, save_reference, write_lora
 from utils.pairs import load_image
 from utils.schema import KEYS
 
@@ -112,6 +114,29 @@ def test_studies(site: Path, study: dict, arguments: list[str]) -> None:
     text = yaml.safe_dump({**plain, **study}, allow_unicode=True)
     (site / "config/fuzz.yaml").write_text(text, encoding="utf-8")
     check_study(site, arguments)
+
+
+@given(
+    study=st.dictionaries(
+        st.sampled_from(
+            ["seed", "lr", "alpha", "cfg_eta", "noise_scales", "guidance_scale", "train_start", "rank"]
+        ),
+        st.sampled_from([0, 1, -1, 2**63, 2**64, 10**30, 1e-300, 1e300, 3e38, 0.5]),
+        max_size=4,
+    )
+)
+@fuzzed(25)
+def test_studies_that_are_trained(site: Path, study: dict) -> None:
+    CASES["training"] += 1
+    plain = {"base": "mini", "device": "cpu", "datasets": ["age"], "train_iteration": 1, "rank": 1}
+    (site / "config/fuzz.yaml").write_text(yaml.safe_dump({**plain, **study}), encoding="utf-8")
+    before = tree(site.parent)
+    status, _, err = run("train_image_script", "--c=fuzz")
+    assert status in (0, 1, 2)
+    assert "Traceback" not in err, err
+    written = {Path(path).relative_to(site.name).parts[0] for path in tree(site.parent) - before}
+    assert written <= {"output"}
+    OUTCOMES[f"training: {'done' if status == 0 else 'refused'}"] += 1
 
 
 @given(content=st.text(max_size=60) | st.binary(max_size=60).map(lambda data: data.decode("latin-1")))
@@ -223,6 +248,7 @@ def attempt(what: str, path: Path, work: Callable[[], Result]) -> Result | None:
 # --- LoRA files ---
 
 CONTAINERS = st.sampled_from(["safetensors", "pt"])
+KOHYA_STEM = "lora_unet_double_blocks_0_img_attn_qkv"
 
 
 class Runs:
@@ -250,6 +276,7 @@ def good(transformer: Module, tmp_path_factory: pytest.TempPathFactory) -> dict[
     add_adapter(transformer, "edit", rank=2, alpha=2)
     save_lora(transformer, "edit", folder / "safetensors", {})
     save_reference(transformer, "edit", folder / "pt")
+    write_lora(folder / "kohya", adapter_loras(transformer, "edit"), "kohya", {})
     remove_adapter(transformer, "edit")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -276,6 +303,24 @@ def test_lora_files_of_any_keys(tmp_path: Path, transformer: Module, values: dic
     torch.save(values, buffer)
     data = save_safetensors(values) if kind == "safetensors" else buffer.getvalue()
     load(transformer, tmp_path / "lora.bin", data)
+
+
+HEADER_KEYS = st.sampled_from(["lora_adapter_metadata", "kohya_parts", "base_hash"]) | st.text(max_size=8)
+INNER_KEYS = st.sampled_from(["lora_alpha", "r", KOHYA_STEM]) | st.text(max_size=5)
+HEADER_VALUES = st.recursive(
+    st.none() | st.integers(-(10**400), 10**400) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(INNER_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+HEADERS = st.dictionaries(HEADER_KEYS, HEADER_VALUES.map(json.dumps), max_size=3)
+
+
+@given(header=HEADERS, kind=st.sampled_from(["safetensors", "kohya"]))
+@fuzzed(80)
+def test_lora_headers(tmp_path: Path, transformer: Module, good: dict, header: dict, kind: str) -> None:
+    CASES["LoRA header"] += 1
+    tensors = load_safetensors(good[kind])
+    load(transformer, tmp_path / "lora.bin", save_safetensors(tensors, header))
 
 
 @pytest.mark.parametrize("how", ["pickle", "zip", "torch", "zip bomb", "zip paths"])

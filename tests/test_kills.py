@@ -48,9 +48,8 @@ def test_killed_at_random_it_ends_the_same(site: Path, monkeypatch: pytest.Monke
         "PYTHONPATH", os.pathsep.join([str(TRAIN.parent), str(TRAIN), str(Path(__file__).parent)])
     )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["test_kills", "train_image_script", "train_image", "diffusers.pipelines.flux.pipeline_flux"]
-    )
+    pipeline = "diffusers.pipelines.flux.pipeline_flux"
+    context.set_forkserver_preload(["test_kills", "train_image_script", "train_image", pipeline])
 
     def attempt(limit: float | None) -> bool:
         """Train for at most `limit` seconds; whether it came to its end."""
@@ -83,14 +82,23 @@ def test_killed_at_random_it_ends_the_same(site: Path, monkeypatch: pytest.Monke
         if ended:
             ends += 1
             assert_same(final_weights(site), expected)
+            assert_whole(site)
             shutil.rmtree(site / "output")
-    if not ends or (site / "output").exists():
-        assert attempt(None)
-        assert_same(final_weights(site), expected)
+    assert attempt(None)
+    assert_same(final_weights(site), expected)
+    assert_whole(site)
     resumed = (site / "log").read_text().count(": going on from step ")
     print(f"{kills} kills, {resumed} trainings gone on with, {ends} ends before a kill")
     assert resumed >= KILLS // 4
     assert not list(site.glob("output/models/image/age/*_old*"))
+
+
+def assert_whole(site: Path) -> None:
+    """Nothing half done is left."""
+    (folder,) = site.glob("output/models/image/age/*_v1")
+    names = {path.name for path in folder.iterdir()}
+    assert {"README.md", "config.yaml", "inputs.sha256", "losses.jsonl", "record.json"} <= names
+    assert not {name for name in names if name.endswith(".tmp") or name == "state.pt"}
 
 
 def assert_same(found: dict, expected: dict) -> None:

@@ -12,7 +12,7 @@ from test_trainer import learn, make_run, objective_of
 from utils.adapters import add_adapter
 from utils.errors import UserError
 from utils.generate import applied_lora
-from utils.lora_metadata import base_hash, pixel_hash
+from utils.lora_metadata import base_hash, evenly_spaced, pixel_hash
 from utils.model_card import push_to_hub
 
 
@@ -24,6 +24,14 @@ def test_the_same_base_has_one_hash(mini_flux_loaded):
     add_adapter(transformer, "edit", 2, 2.0)
     assert base_hash(transformer) == found
     assert base_hash(transformer.to(torch.bfloat16)) == found
+
+
+@pytest.mark.parametrize("length", [16, 17, 100, 28_311_552, 56_623_104])  # the last two are FLUX.1-dev's
+def test_the_weights_looked_at_are_there(length):
+    index = evenly_spaced(length)
+    assert (index[0], index[-1], len(index)) == (0, length - 1, 16)
+    assert index.dtype == torch.int64
+    assert (index.diff() > 0).all()
 
 
 def test_a_changed_base_has_another(mini_flux_loaded):
@@ -76,7 +84,7 @@ def test_what_is_pushed_and_what_the_hub_says(tmp_path: Path, monkeypatch: pytes
     run = make_run(tmp_path)
     run = replace(run, config=replace(run.config, push_to_hub="me/glasses"))
     assert push_to_hub(run) == "https://hub/me/glasses"
-    patterns = ["*.safetensors", "README.md", "config.yaml"]
+    patterns = [run.weights_path().name, "README.md", "config.yaml"]
     assert calls == [("me/glasses", True), ("me/glasses", run.folder, patterns)]
     with pytest.raises(UserError, match="push_to_hub: me/glasses: 401 Client Error; the LoRA is in"):
         push_to_hub(run)

@@ -37,14 +37,15 @@ class Workshop:
     embeds: Mapping[str, PromptEmbeds]
     tools: Tools
     _pairs: dict[tuple[str, int], list[ImagePair]] = field(default_factory=dict)
+    _inputs: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
         """Train and measure a cell, one prompt an identity; returns its result's path."""
         run = replace(cell.run, config=replace(cell.run.config, resume=True))  # stop and start it as you like
-        with claimed(run, inputs_of(run, cell.prompts)) as todo:
+        pairs, inputs = self._load(run, 0), self._inputs_of(cell)
+        with claimed(run, inputs) as todo:
             if todo:
                 self._train(run, cell)
-        pairs = self._load(run, 0)
         probe = face_probe(run.dataset) if run.config.judge == "probe" else None
         measure_cell(
             cell,
@@ -54,6 +55,7 @@ class Workshop:
             build_judge(run.config, self.tools, pairs, probe),
             preservation_measures(self.tools, probe),
             distance_measure(self.tools, probe),
+            inputs,
         )
         return cell.result_path
 
@@ -67,10 +69,17 @@ class Workshop:
     def _embeds_of(self, cell: Cell) -> dict[str, PromptEmbeds]:
         return {text: self.embeds[text] for prompt in cell.prompts for text in prompt.texts}
 
+    def _inputs_of(self, cell: Cell) -> str:
+        count = cell.run.config.pair_count
+        self._load(cell.run, count)
+        return inputs_of(cell.run, cell.prompts) if cell.prompts else self._inputs[cell.run.dataset, count]
+
     def _load(self, run: Run, count: int) -> list[ImagePair]:
+        """Pairs, read once; their hash is of what was read."""
         key = run.dataset, count
         if key not in self._pairs:
-            config = run.config
+            config = replace(run.config, pair_count=count)
+            self._inputs[key] = inputs_of(replace(run, config=config))
             self._pairs[key] = load_pairs(
                 run.source_folder, run.target_folder, config.resolution, config.resize, count
             )

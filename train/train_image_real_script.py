@@ -12,7 +12,8 @@ import _path  # noqa: F401
 
 from utils.config import check_writable
 from utils.errors import run_cli
-from utils.runner import list_runs, load_base, prepare, train_all
+from utils.run_folders import inputs_of
+from utils.runner import check_hub, list_runs, load_base, prepare, train_all
 from utils.runs import RealRun, expand_real_runs
 
 METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise, on the rectified flow"}
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
     study = prepare(argv, __doc__ or "", METHODS, training=True)
     runs = expand_real_runs(study.config)
+    check_hub(runs)
     if study.dry_run:
         list_runs(runs, lambda run: {"photo": run.photograph, "weights": run.weights_path()})
         return 0
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from utils.photos import load_photo
 
+    inputs = {run.name: inputs_of(run) for run in runs}
     photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}
     for run in runs:
         check_writable(run.folder)
@@ -38,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def train_one(run: RealRun) -> None:
         train_run(run, flux, photos[run.name], embeds[""])
 
-    return train_all(runs, train_one, f"next: {study.command('gen_image_real_script.py')} inversion=lora")
+    return train_all(
+        runs, train_one, f"next: {study.command('gen_image_real_script.py')} inversion=lora", inputs
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from utils.errors import run_cli
-from utils.runner import list_runs, load_base, load_runs_pairs, prepare, train_all
+from utils.run_folders import inputs_of
+from utils.runner import check_hub, list_runs, load_base, load_runs_pairs, prepare, train_all
 from utils.runs import Run
 
 # python_name, which is a script beside this one with a train_run, and what it is
@@ -27,17 +28,19 @@ METHODS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
     study = prepare(argv, __doc__ or "", METHODS, training=True)
+    check_hub(study.runs)
     if study.dry_run:
         list_runs(study.runs, _paths)
         return 0
     pairs = load_runs_pairs(study.runs)
+    inputs = {run.name: inputs_of(run) for run in study.runs}
     flux, embeds = load_base(study, [""])
     method = import_module(study.config.python_name)
 
     def train_one(run: Run) -> None:
         method.train_run(run, flux, pairs[run.dataset], embeds[""])
 
-    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}")
+    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}", inputs)
 
 
 def _paths(run: Run) -> dict[str, Path]:

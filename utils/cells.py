@@ -18,6 +18,7 @@ from torch import Tensor
 
 from utils.encoders import Unavailable
 from utils.figures import to_images
+from utils.files import write_atomically
 from utils.flux import Flux, PromptEmbeds
 from utils.generate import applied_lora, sweep_images
 from utils.image_trees import ImageSeries
@@ -69,9 +70,7 @@ class CellResult:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, at once or not at all."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(_plain(self), allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, (json.dumps(_plain(self), allow_nan=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> CellResult:
@@ -87,19 +86,18 @@ class CellResult:
         return cls(**content)
 
 
-def made_with(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """What a cell's figures depend on."""
+def made_with(cell: Cell, plan: Plan, inputs: str) -> dict[str, Any]:
+    """What a cell's figures depend on; `inputs`: hash of what it learns from."""
     own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
     config = {key: value for key, value in asdict(cell.run.config).items() if key not in _ELSEWHERE}
-    return json.loads(
-        json.dumps({"edition": EDITION, "config": config, "inputs": inputs_of(cell.run, cell.prompts), **own})
-    )
+    return json.loads(json.dumps({"edition": EDITION, "config": config, "inputs": inputs, **own}))
 
 
 def done(cell: Cell, plan: Plan) -> bool:
     """Whether the cell was measured with these very settings before."""
     try:
-        return CellResult.load(cell.result_path).made_with == made_with(cell, plan)
+        now = made_with(cell, plan, inputs_of(cell.run, cell.prompts))
+        return CellResult.load(cell.result_path).made_with == now
     except (OSError, ValueError, TypeError, KeyError):  # none, or one of another version: measured anew
         return False
 
@@ -118,6 +116,7 @@ def measure_cell(
     judge: Judge,
     measures: Measures,
     distance: Any,
+    inputs: str,
 ) -> CellResult:
     """Generate a trained cell's images at all scales, measure them and write the result and some pictures.
 
@@ -129,12 +128,13 @@ def measure_cell(
         judge: strength and damage.
         measures: what else to measure between each image and that at scale 0.
         distance: for delta_smooth, or `Unavailable`.
+        inputs: hash of what the cell learned from.
     """
     run, skip = cell.run, cell.run.config.skips[0]
     seeds = identity_seeds(plan, run.dataset, run.version)
     record_path = run.folder / "generation.json"
     with (
-        applied_lora(flux.transformer, run.weights_path()),
+        applied_lora(flux.transformer, run.weights_path(), other_base=run.config.other_base),
         recorded(record_path, "generation", len(seeds) * len(plan.scales), flux.device),
     ):
         images = sweep_images(flux, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, run.config)[skip]
@@ -155,7 +155,7 @@ def measure_cell(
         else smoothness(pairwise_distances(series, distance)),
         training=read_record(run.record_path),
         generation=read_record(record_path),
-        made_with=made_with(cell, plan),
+        made_with=made_with(cell, plan, inputs),
     )
     for index, seed in enumerate(seeds[: plan.shown]):
         for scale in plan.scales:

@@ -37,6 +37,7 @@ class Checkpoint:
         optimizer, lr_scheduler: their state dicts.
         generator: state of the run's own random choices, the order of the data among them.
         rng: state of the global ones, see `rng_state`.
+        base: hash of the base model.
     """
 
     step: int
@@ -47,6 +48,7 @@ class Checkpoint:
     lr_scheduler: dict[str, Any]
     generator: Tensor
     rng: dict[str, Any]
+    base: str
 
     def save(self, path: Path) -> None:
         """Write it in place of the one before; raises `UserError` where there is no room."""
@@ -76,6 +78,7 @@ def take_checkpoint(
     optimizer: torch.optim.Optimizer,
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR,
     generator: Generator,
+    base: str,
 ) -> Checkpoint:
     """The state of a training now, on the CPU."""
     return Checkpoint(
@@ -87,6 +90,7 @@ def take_checkpoint(
         lr_scheduler={key: value for key, value in lr_scheduler.state_dict().items() if key != "lr_lambdas"},
         generator=generator.get_state(),
         rng=rng_state(),
+        base=base,
     )
 
 
@@ -96,8 +100,16 @@ def restore(
     optimizer: torch.optim.Optimizer,
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR,
     generator: Generator,
+    base: str,
 ) -> None:
-    """Put a fresh training into the checkpoint's state; ValueError if its adapters are others."""
+    """Put a fresh training into the checkpoint's state.
+
+    Raises:
+        UserError: it was on another base model.
+        ValueError: it was of other adapters.
+    """
+    if checkpoint.base != base:
+        raise UserError(f"--resume: expected the base of hash {checkpoint.base}, found another, of {base}")
     if checkpoint.weights.keys() != weights.keys():
         raise ValueError(f"expected adapters {', '.join(weights)}, found {', '.join(checkpoint.weights)}")
     for name, own in weights.items():

@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.lora_files import read_lora, write_lora
 
 if TYPE_CHECKING:
+    from utils.lora_files import LoraFile
     from utils.lora_linear import LinearLora
     from utils.lora_tools import Approximation
 
@@ -91,12 +92,35 @@ def _merge(args: argparse.Namespace) -> None:
         raise UserError(f"{paths}: expected LoRAs for the same model, found: {misfit}") from None
     names = [{"file": path.name, "weight": weight} for path, weight in sources]
     note = "merged from " + ", ".join(f"{path.name} at {weight:g}" for path, weight in sources)
-    metadata = {"sources": json.dumps(names)}
+    metadata = {"sources": json.dumps(names), **_common_base(files)}
     if args.rank is None:
         _write(args.out, merged, _noted(metadata, note))
     else:
         resized = resize(merged, args.rank)
         _write(args.out, resized.loras, _noted(metadata, f"{note}, resized to rank {args.rank}"), resized)
+
+
+def _common_base(files: Sequence[LoraFile]) -> dict[str, str]:
+    """What the header says of the base; raises `UserError` for LoRAs of different bases."""
+    from utils.lora_metadata import BASE_HASH, BASE_MODEL
+
+    recorded = {file.metadata[BASE_HASH]: file for file in files if BASE_HASH in file.metadata}
+    if len(recorded) > 1:
+        bases = ", ".join(f"{file.metadata.get(BASE_MODEL)} ({found})" for found, file in recorded.items())
+        raise UserError(f"merge: expected LoRAs of one base, found {bases}")
+    return {
+        key: file.metadata[key]
+        for file in recorded.values()
+        for key in (BASE_MODEL, BASE_HASH)
+        if key in file.metadata
+    }
+
+
+def _sizes(loras: Mapping[str, LinearLora]) -> dict[str, str]:
+    """What the header says of rank and alpha, of the greatest rank there is."""
+    greatest = max(loras.values(), key=lambda lora: lora.rank)
+    rank, alpha = str(greatest.rank), f"{greatest.alpha:g}"
+    return {"rank": rank, "alpha": alpha, "ss_network_dim": rank, "ss_network_alpha": alpha}
 
 
 def _resize(args: argparse.Namespace) -> None:
@@ -106,7 +130,7 @@ def _resize(args: argparse.Namespace) -> None:
     file = read_lora(args.input)
     resized = resize(file.loras, args.rank)
     # a calibration was measured on the LoRA as it was
-    metadata = {key: text for key, text in file.metadata.items() if key != KEY}
+    metadata = {key: text for key, text in file.metadata.items() if key != KEY} | _sizes(resized.loras)
     note = f"resized from {args.input.name} to rank {args.rank}"
     _write(args.out, resized.loras, _noted(metadata, note), resized)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from utils import lora_kohya
 from utils.errors import UserError, nearest
-from utils.lora_linear import Endings, LinearLora, Misfit
+from utils.lora_linear import MAX_ALPHA, Endings, LinearLora, Misfit
 
 _DIFFUSERS_PREFIX = "transformer."
 _DIFFUSERS_CONFIG = "lora_adapter_metadata"
@@ -128,7 +128,7 @@ def _header_alpha(metadata: Mapping[str, str]) -> float | None:
     if special:
         raise Misfit([f"{', '.join(special)} in its header where a plain LoRA with one alpha fits"])
     alpha = settings.get("lora_alpha")
-    if alpha is not None and not isinstance(alpha, int | float):
+    if alpha is not None and not (isinstance(alpha, int | float) and abs(alpha) <= MAX_ALPHA):  # or NaN
         raise Misfit([f"lora_alpha {alpha!r} in its header where a number fits"])
     return alpha
 

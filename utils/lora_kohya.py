@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from utils.lora_fusing import Place, fuse, split
-from utils.lora_linear import Endings, LinearLora, Misfit
+from utils.lora_linear import MAX_ALPHA, MAX_RANK, Endings, LinearLora, Misfit
 
 HEADER = "kohya_parts"
 """Metadata key of the note: {stem: [[first, rank, alpha, low] or null for each part]}, as in `Place`."""
@@ -170,6 +170,7 @@ def _place(entry: Any) -> Place | None:
         return None
     first, rank, alpha, low = entry
     counts = [first, rank, *([] if low is None else [low])]
-    if not all(type(count) is int and count >= 0 for count in counts) or rank == 0:
+    sane = all(type(count) is int and 0 <= count <= len(entry) * MAX_RANK for count in counts)
+    if not sane or rank == 0 or not (isinstance(alpha, int | float) and abs(alpha) <= MAX_ALPHA):
         raise ValueError(f"place {entry}")
     return Place(first, rank, float(alpha), low)

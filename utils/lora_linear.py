@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 MAX_RANK = 8192
+MAX_ALPHA = 1e9
 """Far above any LoRA for FLUX, whose widest linear has 15360 inputs; what is above is damaged."""
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -114,6 +115,8 @@ class Endings:
         if missing := [part for part, key in (("A", self.a), ("B", self.b)) if key not in parts]:
             return [f"{name} without its {' and '.join(missing)} matrix"]
         for tensor in parts.values():
+            if tensor.device.type != "cpu":
+                return [f"{name} on {tensor.device} where numbers fit"]
             if tensor.dtype not in _DTYPES:
                 return [f"{name} of type {tensor.dtype} where floating point fits"]
         shape_a, shape_b = tuple(parts[self.a].shape), tuple(parts[self.b].shape)

@@ -35,12 +35,17 @@ def base_hash(transformer: nn.Module) -> str:
     names, values = [], []
     for name, linear in linear_layers(transformer).items():
         weight = linear.weight.detach().flatten()
-        index = torch.linspace(0, len(weight) - 1, _SAMPLES, device=weight.device).long()
+        index = evenly_spaced(len(weight)).to(weight.device)
         names.append(f"{name} {tuple(linear.weight.shape)}")
         values.append(weight[index].to(torch.bfloat16))
     digest = sha256("\n".join(names).encode())
     digest.update(torch.cat(values).view(torch.uint8).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def evenly_spaced(length: int) -> Tensor:
+    """Indices of 16 of `length` values, the first and the last among them; exact for any length."""
+    return torch.arange(_SAMPLES) * (length - 1) // (_SAMPLES - 1)
 
 
 def pixel_hash(pixels: Tensor) -> str:

@@ -11,8 +11,6 @@ from utils.files import write_atomically
 from utils.lora_files import read_metadata
 from utils.runs import Run
 
-_PUBLISHED = ["*.safetensors", "README.md", "config.yaml"]
-
 _CARD = """---
 base_model: {base_model}
 library_name: diffusers
@@ -94,10 +92,11 @@ def push_to_hub(run: Run) -> str:
     from huggingface_hub import HfApi
 
     name = run.config.push_to_hub
+    files = [run.weights_path().name, "README.md", "config.yaml"]
     try:
         api = HfApi()
         api.create_repo(name, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=run.folder, allow_patterns=_PUBLISHED))
+        return str(api.upload_folder(repo_id=name, folder_path=run.folder, allow_patterns=files))
     except Exception as error:  # of an HTTP client that is the hub library's own affair
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"push_to_hub: {name}: {reason}; the LoRA is in {run.folder}") from error

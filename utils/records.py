@@ -57,12 +57,13 @@ class Record:
 @contextmanager
 def recorded(path: Path, work: str, count: int, device: torch.device, before: float = 0.0) -> Iterator[None]:
     """Write the record of what happens inside to `path`, if it ends well; `before`: seconds spent earlier."""
+    made_with = software()  # now: the files may change while it works
     _reset_peak(device)
     started = perf_counter()
     yield
     seconds = before + perf_counter() - started
     machine = _peak_bytes(device), _device_name(device)
-    record = Record(work, seconds, count, *machine, torch.__version__, software())
+    record = Record(work, seconds, count, *machine, torch.__version__, made_with)
     write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 

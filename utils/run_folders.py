@@ -56,17 +56,20 @@ def claimed(run: Run, inputs: str) -> Iterator[bool]:
         lock.acquire()
     except Timeout:
         raise UserError(f"{run.folder}: expected it free, found another process training in it") from None
-    with lock:
-        remove_unfinished(run.folder)
+    try:
         if is_trained(run, inputs):
+            run.state_path.unlink(missing_ok=True)  # left if it was killed in its last moment
             print(f"{run.folder}: trained before, left as it is", flush=True)
             yield False
             return
+        remove_unfinished(run.folder)
         if reason := _in_the_way(run, inputs):
             print(f"{run.folder}: {reason}; moved to {_move_aside(run.folder)}", flush=True)
         save_config(run.config, run.config_path)
         write_atomically(run.inputs_path, f"{inputs}\n".encode())
         yield True
+    finally:
+        lock.release()
 
 
 def is_trained(run: Run, inputs: str) -> bool:
@@ -92,7 +95,12 @@ def difference(run: Run, inputs: str) -> str:
 
 def _in_the_way(run: Run, inputs: str) -> str:
     """Why what was saved in the folder must be moved before training, in words; "" = it need not be."""
-    if not run.state_path.is_file() and not any(run.folder.glob("*.safetensors")):
+    kept = [
+        path
+        for pattern in ("*.safetensors", "*.pt", "*.jsonl", "*.json")
+        for path in run.folder.glob(pattern)
+    ]
+    if not kept:
         return ""
     if changed := difference(run, inputs):
         return changed

@@ -26,7 +26,7 @@ from utils.config import (
 )
 from utils.errors import UserError
 from utils.prompts import SliderPrompt, load_slider_prompts
-from utils.run_folders import claimed, inputs_of
+from utils.run_folders import claimed
 from utils.targets import TARGETS
 from utils.yaml_files import find_yaml
 
@@ -119,6 +119,12 @@ def prepare_sliders(
     return replace(study, runs=runs), prompts
 
 
+def check_hub(runs: Sequence[Run]) -> None:
+    """Raise `UserError` for several runs that would go to one repository of the hub."""
+    if runs and runs[0].config.push_to_hub and len(runs) > 1:
+        raise UserError(f"push_to_hub: expected a study of one run, found {len(runs)}")
+
+
 def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]]) -> None:
     """Print each run with its paths by what they are: a dry run."""
     print(f"{len(runs)} {_runs(runs)}, dry run: nothing is read or written")
@@ -179,7 +185,7 @@ def train_all(
     runs: Sequence[AnyRun],
     train: Callable[[AnyRun], object],
     closing: str,
-    prompts: Mapping[str, Sequence[SliderPrompt]] | None = None,
+    inputs: Mapping[str, str],
 ) -> int:
     """Train every run that is not trained yet; see `claimed` of utils/run_folders.py and `run_all`.
 
@@ -187,17 +193,11 @@ def train_all(
         runs: at least one.
         train: trains one.
         closing: what to do next.
-        prompts: of text sliders, by dataset.
-
-    Raises:
-        UserError: several runs for one push_to_hub.
+        inputs: hash of what each learns from, by its name, as it was when it was read.
     """
 
-    if runs[0].config.push_to_hub and len(runs) > 1:
-        raise UserError(f"push_to_hub: expected a study of one run, found {len(runs)}")
-
     def work(run: AnyRun) -> Path:
-        with claimed(run, inputs_of(run, (prompts or {}).get(run.dataset, ()))) as todo:
+        with claimed(run, inputs[run.name]) as todo:
             if todo:
                 train(run)
         if run.config.push_to_hub:
@@ -235,8 +235,9 @@ def run_all(
         print(f"[{number}/{len(runs)}] {run.name}", flush=True)
         try:
             written.append(work(run))
-        except UserError as error:
+        except (UserError, FloatingPointError) as error:
             faults[run.name] = str(error)
+            status = 2 if isinstance(error, UserError) and status == 2 else 1
         except OSError as error:  # the machine's: a full disk, rights
             faults[run.name] = f"{error.filename or run.folder}: {error.strerror or error}"
         except Exception as error:

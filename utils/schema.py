@@ -159,6 +159,12 @@ def _at_least(least: int) -> Rule:
     return (lambda value: value >= least), f"{least} or more"
 
 
+def _between(least: int, most: int) -> Rule:
+    return (lambda value: least <= value <= most), f"{least} to {most}"
+
+
+_GREATEST = 1e9  # of any number but a seed; what is beyond overflows somewhere
+_SEED: Rule = _between(0, 2**62)
 _POSITIVE: Rule = (lambda value: value > 0), "more than 0"
 _FILLED: Rule = (lambda value: bool(value) and "" not in value), "at least one entry"
 _TEXT: Rule = (lambda value: bool(value.strip())), "a name or path"
@@ -176,7 +182,7 @@ _RULES: dict[str, Rule] = {
         "auto, cpu, cuda, cuda:N or N",
     ),
     # The VAE shrinks by 8 and FLUX packs 2 x 2 latents into a token.
-    "resolution": ((lambda value: value > 0 and value % 16 == 0), "a positive multiple of 16"),
+    "resolution": ((lambda value: 0 < value <= 8192 and value % 16 == 0), "a multiple of 16 up to 8192"),
     "dtype": _one_of(DTYPES),
     "resize": _one_of(RESIZE_RULES),
     "inversion": _one_of(INVERSIONS),
@@ -196,14 +202,17 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("base", "pretrained_model_name_or_path", "source_folder", "target_folder"), _TEXT),
     **dict.fromkeys(("output_folder", "output_folder_gen"), _TEXT),
     **dict.fromkeys(
-        ("start_step", "end_step", "guidance_scale", "seed", "start_seed_gen", "train_start", "pair_count"),
+        ("start_step", "end_step", "guidance_scale", "pair_count"),
         _at_least(0),
     ),
     **dict.fromkeys(("save_total_limit", "sample_per_steps"), _at_least(0)),
+    **dict.fromkeys(("seed", "start_seed_gen", "train_start"), _SEED),
     **dict.fromkeys(
         ("num_inference_steps", "train_iteration", "save_per_steps", "train_count"), _at_least(1)
     ),
-    **dict.fromkeys(("rank", "batch_size", "max_sequence_length", "log_every", "count_gen"), _at_least(1)),
+    **dict.fromkeys(("max_sequence_length", "log_every", "count_gen"), _at_least(1)),
+    "rank": _between(1, 8192),
+    "batch_size": _between(1, 4096),
 }
 
 
@@ -244,6 +253,10 @@ def coerce(key: str, value: Any) -> Any:
     numbers = [number for entry in entries for number in (entry if isinstance(entry, list) else [entry])]
     if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
         raise ValueError(f"expected finite numbers, found {found!r}")
+    if _RULES.get(key) is not _SEED and any(
+        abs(number) > _GREATEST for number in numbers if isinstance(number, int | float)
+    ):
+        raise ValueError(f"expected numbers up to {_GREATEST:g}, found {found!r}")
     test, wanted = _RULES.get(key, (lambda _: True, ""))
     if not test(value):
         raise ValueError(f"expected {wanted}, found {found!r}")

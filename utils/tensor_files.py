@@ -28,11 +28,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: if the file is missing, damaged, or holds anything but tensors.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: expected a LoRA file, found {'a folder' if path.is_dir() else 'nothing'}")
-    read = _read_safetensors if is_safetensors(path) else _read_torch
     try:
-        return read(path)
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "nothing"
+            raise UserError(f"{path}: expected a LoRA file, found {found}")
+        return _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
     except UserError:
         raise
     except Exception as error:  # a damaged file can make the parsers raise anything

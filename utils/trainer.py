@@ -5,8 +5,11 @@ The loop never asks which method it runs. Images and prompts are encoded before 
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -30,13 +33,14 @@ from utils.config import Config, Run, save_config
 from utils.files import write_atomically
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
-from utils.lora_metadata import training_metadata
+from utils.lora_metadata import base_hash, training_metadata
 from utils.model_card import write_card
 from utils.objectives import Objective
 from utils.previews import sample_grid
 from utils.records import recorded
 
 Drawn = TypeVar("Drawn")
+HINT = "a smaller lr may help"
 
 # lr_scheduler -> the factor on lr, of the share of steps done, in [0, 1)
 LR_SCHEDULERS: dict[str, Callable[[float], float]] = {
@@ -89,6 +93,8 @@ def train(
     generator = torch.Generator().manual_seed(run.seed)
     model = FluxVelocity(flux, embeds, config.guidance_scale)
     before = Checkpoint.load(run.state_path) if config.resume and run.state_path.is_file() else None
+    base = base_hash(flux.transformer)
+    run.record_path.unlink(missing_ok=True)  # of an earlier training: what is there is not done any more
     done, seconds = (before.step, before.seconds) if before else (0, 0.0)
     if before:
         print(f"{run.name}: going on from step {done}", flush=True)
@@ -109,7 +115,7 @@ def train(
         factor = LR_SCHEDULERS[config.lr_scheduler]
         lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
         if before:
-            restore(before, weights, optimizer, lr_scheduler, generator)
+            restore(before, weights, optimizer, lr_scheduler, generator, base)
         for global_step in range(done + 1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
             with closing(objective.losses(model, batches.draw(generator))) as losses:
@@ -125,14 +131,15 @@ def train(
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
                 log.picture(sample_grid(run, flux, objective.saved, embeds), global_step)
             if save or stop:  # the state last: where it is, the LoRA of its step is
+                _check_finite(run, parameters, global_step)
                 _save(run, flux, objective.saved, batches.learned_from, global_step)
                 state = global_step, log.seconds, log.means, weights, optimizer, lr_scheduler, generator
-                take_checkpoint(*state).save(run.state_path)
+                take_checkpoint(*state, base).save(run.state_path)
                 _remove_earlier(run, global_step)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
         seconds = log.seconds
-    write_card(run)
+        write_card(run)  # before the record, which says that all is done
     run.state_path.unlink()
     return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
 
@@ -181,8 +188,9 @@ class _Log:
     def picture(self, image: Image.Image, global_step: int) -> None:
         """Keep a picture of a step, in samples/ and in TensorBoard."""
         path = self.run.sample_path(global_step)
-        path.parent.mkdir(exist_ok=True)
-        image.save(path)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        write_atomically(path, buffer.getvalue())
         tracker: Any = self.accelerator.get_tracker("tensorboard")
         tracker.log_images({"samples": np.asarray(image)[None]}, step=global_step, dataformats="NHWC")
 
@@ -195,6 +203,7 @@ class _Log:
         line = {"step": global_step, "seconds": round(self.seconds, 3), **self.means}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())  # no state is to outlast the lines before it
         self.accelerator.log({f"loss/{name}": mean for name, mean in self.means.items()}, step=global_step)
         self._bar.set_postfix({name: f"{mean:.4f}" for name, mean in self.means.items()}, refresh=False)
 
@@ -203,9 +212,7 @@ class _Log:
         by_name: dict[str, list[float]] = {}
         for (step, name, _), value in zip(self._pending, values, strict=True):
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{self.run.name}: {name} loss is {value} at step {step}; a smaller lr may help"
-                )
+                raise FloatingPointError(f"{self.run.name}: {name} loss is {value} at step {step}; {HINT}")
             by_name.setdefault(name, []).append(value)
         self._pending.clear()
         return {name: sum(losses) / len(losses) for name, losses in by_name.items()}
@@ -213,10 +220,24 @@ class _Log:
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """The log's lines of steps up to one; a killed run may have left later ones, the last of them cut."""
-    if step == 0:
+    if step == 0 or not path.is_file():
         return []
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-    return [line for line in whole if json.loads(line)["step"] <= step]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+    return [line for line in lines if (found := _step_of(line)) is not None and found <= step]
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line of the log, None for one that is cut or damaged."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> None:
+    """Raise FloatingPointError rather than save weights that are not finite over good ones."""
+    if not torch.stack([parameter.detach().isfinite().all() for parameter in parameters]).all():
+        raise FloatingPointError(f"{run.name}: weights are not finite after step {global_step}; {HINT}")
 
 
 @contextmanager
@@ -247,7 +268,8 @@ def _save(run: Run, flux: Flux, adapter: str, learned_from: list[dict[str, str]]
 
 def _remove_earlier(run: Run, global_step: int) -> None:
     """Keep save_total_limit LoRAs of earlier steps, the latest ones; 0 keeps all."""
-    steps = range(run.config.save_per_steps, global_step, run.config.save_per_steps)
+    names = (re.fullmatch(r".*_(\d+)epoch\.safetensors", path.name) for path in run.folder.iterdir())
+    steps = sorted({int(name[1]) for name in names if name} - {global_step})
     if run.config.save_total_limit:
         for step in steps[: -run.config.save_total_limit]:
             run.weights_path(step).unlink(missing_ok=True)

@@ -87,7 +87,7 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     flux, embeds = load_base(Study(config, [run], model_path, [], False), prompts)
     judge = build_judge(config, load_tools(config, flux.device, JUDGES_TOOLS[config.judge]), pairs, probe)
     scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
-    with applied_lora(flux.transformer, lora):
+    with applied_lora(flux.transformer, lora, other_base=config.other_base):
         of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
         images = sweep_images(flux, of_seeds, seeds, [skip], scales, config)[skip]
     strength = torch.stack([judge.strength(images[0.0], images[scale]) for scale in scales], dim=1)

@@ -76,14 +76,15 @@ def measure_inversion(
     training = 0.0
     if inversion == "lora":
         for run, photo in zip(runs, photos, strict=True):
-            with claimed(run, sha256(photo.pixels.numpy().tobytes()).hexdigest()) as todo:
+            resuming = replace(run, config=replace(run.config, resume=True))
+            with claimed(resuming, sha256(photo.pixels.numpy().tobytes()).hexdigest()) as todo:
                 if todo:
-                    train_run(run, flux, photo, embeds[""])
+                    train_run(resuming, flux, photo, embeds[""])
             training += read_record(run.record_path).seconds
     measured = []
     for number, (name, path) in enumerate(edits.items()):
         sweeps, started = [], time.perf_counter()
-        with applied_lora(flux.transformer, path):
+        with applied_lora(flux.transformer, path, other_base=config.other_base):
             for index, (run, photo) in enumerate(zip(runs, photos, strict=True)):
                 with ExitStack() as loras:
                     if inversion == "lora":
