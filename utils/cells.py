@@ -89,15 +89,20 @@ class CellResult:
 def made_with(cell: Cell, plan: Plan, inputs: str) -> dict[str, Any]:
     """What a cell's figures depend on; `inputs`: hash of what it learns from."""
     own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
-    config = {key: value for key, value in asdict(cell.run.config).items() if key not in _ELSEWHERE}
+    config = _that_matter(asdict(cell.run.config))
     return json.loads(json.dumps({"edition": EDITION, "config": config, "inputs": inputs, **own}))
+
+
+def _that_matter(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _ELSEWHERE}
 
 
 def done(cell: Cell, plan: Plan) -> bool:
     """Whether the cell was measured with these very settings before."""
     try:
         now = made_with(cell, plan, inputs_of(cell.run, cell.prompts))
-        return CellResult.load(cell.result_path).made_with == now
+        then = CellResult.load(cell.result_path).made_with
+        return {**then, "config": _that_matter(then["config"])} == now
     except (OSError, ValueError, TypeError, KeyError):  # none, or one of another version: measured anew
         return False
 
