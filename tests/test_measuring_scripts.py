@@ -52,6 +52,9 @@ class Network:
         colour = torch.cat([images.mean(dim=(2, 3)) / 2 + 0.5, torch.full((len(images), 1), 0.3)], dim=1)
         return torch.nn.functional.normalize(colour, dim=1)
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.embed(images)
+
     def embed_text(self, texts: list[str]) -> torch.Tensor:
         return torch.tensor([[1.0, 0, 0, 0]]).repeat(len(texts), 1)
 
@@ -74,6 +77,7 @@ def measure(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Scri
     path.write_text(path.read_text().replace("scales: 0,0.5,-1\n", own))
     monkeypatch.syspath_prepend(str(TRAIN / "eval_scripts"))
     monkeypatch.setattr("tinyflux.probe.load_probe", Probe)
+    monkeypatch.setattr("probes._strangers", lambda: 1.0)
     return lambda name, *arguments: script(name, "--c=mini", *arguments)
 
 

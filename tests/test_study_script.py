@@ -101,7 +101,8 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(
 def test_changed_images_or_prompts_are_told_and_nothing_is_overwritten(compare: Callable) -> None:
     for method, path in (("slider_text", Path("texts/age.yaml")), ("train_image_sliders", None)):
         assert compare(f"methods=[{method}]")[0] == 0
-        before = {file: file.read_bytes() for file in Path("output/study").rglob("*.safetensors")}
+        files = Path("output/study").glob(f"*/*_v{method}_*_v1/*.safetensors")
+        before = {file: file.read_bytes() for file in files}
         if path:
             path.write_text(path.read_text().replace("an old cat", "a fat cat"))
         else:
@@ -110,10 +111,9 @@ def test_changed_images_or_prompts_are_told_and_nothing_is_overwritten(compare: 
         assert status == 0, err
         assert "1 cells, 0 of them done before" in out
         assert "trained on other images or prompts; moved to" in out
-        moved = {file.parent.with_name(f"{file.parent.name}_old1") / file.name: file for file in before}
-        kept = {path: file for path, file in moved.items() if path.is_file()}
-        assert kept
-        assert all(path.read_bytes() == before[file] for path, file in kept.items())
+        assert before
+        for file, content in before.items():
+            assert (file.parent.with_name(f"{file.parent.name}_old1") / file.name).read_bytes() == content
 
 
 def test_another_number_of_steps_is_told(compare: Callable) -> None:
@@ -143,7 +143,7 @@ def test_a_failing_cell_is_reported_and_the_others_go_on(
     assert status == 1
     assert "failed: age_vtrain_image_sliders" in err
     page = Path("output/study/report.html").read_text()
-    assert "FloatingPointError: positive loss is nan" in page
+    assert "positive loss is nan" in page
     assert list(results()) == ["train_image"]
 
 
