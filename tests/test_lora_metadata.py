@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from test_trainer import learn, make_run, objective_of
 
 from utils.adapters import add_adapter
 from utils.errors import UserError
 from utils.generate import applied_lora
+from utils.lora_files import read_metadata
 from utils.lora_metadata import base_hash, evenly_spaced, pixel_hash
-from utils.model_card import push_to_hub
+from utils.model_card import card, push_to_hub
 
 
 def test_the_same_base_has_one_hash(mini_flux_loaded):
@@ -63,6 +65,19 @@ def test_images_are_told_apart():
     other = image.clone()
     other[0, 0, 0] = 0.1
     assert pixel_hash(image) == pixel_hash(image + 1e-4) != pixel_hash(other)
+
+
+def test_a_card_names_bases_of_the_hub_alone_and_says_what_the_lora_does(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_iteration=1)
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
+    metadata = read_metadata(run.weights_path())
+    front = yaml.safe_load(card("a.safetensors", metadata).split("---")[1])
+    assert front["base_model"] == "black-forest-labs/FLUX.1-dev"
+    assert "lora" in front["tags"]
+    local = card("a.safetensors", {**metadata, "base_model": str(tmp_path), "method": "train_image_real"})
+    assert "base_model" not in yaml.safe_load(local.split("---")[1])
+    assert "that draws one photograph" in local
+    assert "that makes one edit" in card("a.safetensors", metadata)
 
 
 def test_what_is_pushed_and_what_the_hub_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

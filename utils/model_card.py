@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from utils.config import REPOSITORY
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.lora_files import read_metadata
 from utils.runs import Run
 
 _CARD = """---
-base_model: {base_model}
-library_name: diffusers
-tags: [lora, flux, image-editing, pairedit]
----
+{front}---
 
 # {title}
 
-A LoRA for {base_model} that makes one edit, by as much as its scale says: 0 leaves an image as it is, 1
-is the edit that it was trained on, below 0 is the opposite. Learned with PairEdit's `{method}`.
+A LoRA for {base_model} {purpose} Learned with PairEdit's `{method}`.
 
 ```python
 from diffusers import FluxPipeline
@@ -30,8 +30,8 @@ pipeline.load_lora_weights(".", weight_name="{file}", adapter_name="edit")
 pipeline.set_adapters("edit", 0.5)
 ```
 
-The edit keeps the composition best if it sets in after the first steps (`skips: {skips}` of {steps} in the
-settings below), which `gen_image_script.py` of PairEdit does.
+PairEdit's own scripts let an edit set in after the first steps (at {skips} of {steps}), which keeps the
+composition.
 
 ## Learned from
 
@@ -45,6 +45,13 @@ settings below), which `gen_image_script.py` of PairEdit does.
 
 Step {step}, on a base of hash `{base_hash}`; {date}; versions: {software}.
 """
+_EDIT = (
+    "that makes one edit, by as much as its scale says: 0 leaves an image as it is, 1 is the edit that it\n"
+    "was trained on, below 0 is the opposite."
+)
+_PURPOSES = {
+    "train_image_real": "that draws one photograph from any noise, at scale 1: a start for editing it."
+}
 _SETTINGS = (
     *("rank", "alpha", "lr", "lr_scheduler", "batch_size", "train_iteration", "train_method"),
     *("cfg_eta", "noise_scales", "start_step", "end_step", "num_inference_steps", "guidance_scale"),
@@ -61,14 +68,22 @@ def write_card(run: Run) -> Path:
 
 def card(file: str, metadata: Mapping[str, str]) -> str:
     """The text of the card of a LoRA file with the header that `training_metadata` makes."""
-    config = json.loads(metadata["config"])
+    config, base = json.loads(metadata["config"]), metadata["base_model"]
+    front: dict[str, Any] = {
+        "library_name": "diffusers",
+        "tags": ["lora", "flux", "image-editing", "pairedit"],
+    }
+    if not Path(base).is_dir() and not (REPOSITORY / base).is_dir():  # the hub takes its own names alone
+        front = {"base_model": base, **front}
     lists = [
         "- " + ", ".join(f"{key}: `{value}`" for key, value in entry.items())
         for entry in json.loads(metadata["learned_from"])
     ]
     software = ", ".join(f"{name} {version}" for name, version in json.loads(metadata["software"]).items())
     return _CARD.format(
-        base_model=metadata["base_model"],
+        front=yaml.safe_dump(front, sort_keys=False),
+        base_model=base,
+        purpose=_PURPOSES.get(metadata["method"], _EDIT),
         base_hash=metadata["base_hash"],
         title=metadata["ss_output_name"],
         method=metadata["method"],
