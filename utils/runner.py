@@ -79,7 +79,7 @@ def prepare(
         config=config,
         runs=expand_runs(config),
         model_path=resolve_model_path(config.pretrained_model_name_or_path),
-        arguments=[f"--c={args.c}", *args.overrides],
+        arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
         dry_run=args.dry_run,
     )
 
