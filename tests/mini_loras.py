@@ -19,13 +19,13 @@ def fresh(mini_flux: Path) -> nn.Module:
     return FluxTransformer2DModel.from_pretrained(mini_flux, subfolder="transformer").requires_grad_(False)
 
 
-@torch.no_grad()
-def forward(transformer: nn.Module) -> torch.Tensor:
+def forward(transformer: nn.Module, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The velocity of two random latents, the same ones every time."""
     generator = torch.Generator().manual_seed(1)
     return transformer(
-        hidden_states=torch.randn(2, 4, 64, generator=generator),
-        encoder_hidden_states=torch.randn(2, 5, 24, generator=generator),
-        pooled_projections=torch.randn(2, 20, generator=generator),
+        hidden_states=torch.randn(2, 4, 64, generator=generator).to(dtype),
+        encoder_hidden_states=torch.randn(2, 5, 24, generator=generator).to(dtype),
+        pooled_projections=torch.randn(2, 20, generator=generator).to(dtype),
         timestep=torch.tensor([0.3, 0.8]),
         guidance=torch.tensor([3.5, 3.5]),
         img_ids=torch.zeros(4, 3),

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from mini_loras import forward, fresh
 from torch import nn
 
 from utils.adapters import (
@@ -25,23 +26,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def transformer(mini_flux) -> nn.Module:
-    from diffusers import FluxTransformer2DModel
-
-    return FluxTransformer2DModel.from_pretrained(mini_flux, subfolder="transformer").requires_grad_(False)
-
-
-def forward(transformer: nn.Module, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return transformer(
-        hidden_states=torch.randn(2, 4, 64, generator=generator).to(dtype),
-        encoder_hidden_states=torch.randn(2, 5, 24, generator=generator).to(dtype),
-        pooled_projections=torch.randn(2, 20, generator=generator).to(dtype),
-        timestep=torch.tensor([0.3, 0.8]),
-        guidance=torch.tensor([3.5, 3.5]),
-        img_ids=torch.zeros(4, 3),
-        txt_ids=torch.zeros(5, 3),
-        return_dict=False,
-    )[0]
+    return fresh(mini_flux)
 
 
 def fill(transformer: nn.Module, name: str, seed: int) -> None:

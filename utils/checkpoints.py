@@ -70,54 +70,60 @@ class Checkpoint:
             raise UserError(f"{path}: expected a training's state, found: {reason}; move it") from error
 
 
-def take_checkpoint(
-    step: int,
-    seconds: float,
-    means: Mapping[str, float],
-    weights: Mapping[str, Sequence[Tensor]],
-    optimizer: torch.optim.Optimizer,
-    lr_scheduler: torch.optim.lr_scheduler.LambdaLR,
-    generator: Generator,
-    base: str,
-) -> Checkpoint:
+@dataclass(frozen=True)
+class Learner:
+    """What changes while a training runs, and the base that it runs on.
+
+    Attributes:
+        weights: {adapter: its A and B of each linear in turn}.
+        optimizer, lr_scheduler: over all of them.
+        generator: of the run's own random choices.
+        base: hash of the base model.
+    """
+
+    weights: Mapping[str, Sequence[Tensor]]
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+    generator: Generator
+    base: str
+
+
+def take_checkpoint(learner: Learner, step: int, seconds: float, means: Mapping[str, float]) -> Checkpoint:
     """The state of a training now, on the CPU."""
+    schedule = learner.lr_scheduler.state_dict()
     return Checkpoint(
         step=step,
         seconds=seconds,
         means=dict(means),
-        weights={name: [tensor.detach().cpu() for tensor in own] for name, own in weights.items()},
-        optimizer=optimizer.state_dict(),
-        lr_scheduler={key: value for key, value in lr_scheduler.state_dict().items() if key != "lr_lambdas"},
-        generator=generator.get_state(),
+        weights={name: [tensor.detach().cpu() for tensor in own] for name, own in learner.weights.items()},
+        optimizer=learner.optimizer.state_dict(),
+        lr_scheduler={key: value for key, value in schedule.items() if key != "lr_lambdas"},
+        generator=learner.generator.get_state(),
         rng=rng_state(),
-        base=base,
+        base=learner.base,
     )
 
 
-def restore(
-    checkpoint: Checkpoint,
-    weights: Mapping[str, Sequence[Tensor]],
-    optimizer: torch.optim.Optimizer,
-    lr_scheduler: torch.optim.lr_scheduler.LambdaLR,
-    generator: Generator,
-    base: str,
-) -> None:
+def restore(checkpoint: Checkpoint, learner: Learner) -> None:
     """Put a fresh training into the checkpoint's state.
 
     Raises:
         UserError: it was on another base model.
         ValueError: it was of other adapters.
     """
-    if checkpoint.base != base:
-        raise UserError(f"--resume: expected the base of hash {checkpoint.base}, found another, of {base}")
-    if checkpoint.weights.keys() != weights.keys():
-        raise ValueError(f"expected adapters {', '.join(weights)}, found {', '.join(checkpoint.weights)}")
-    for name, own in weights.items():
+    if checkpoint.base != learner.base:
+        raise UserError(
+            f"--resume: expected the base of hash {checkpoint.base}, found another, of {learner.base}"
+        )
+    if checkpoint.weights.keys() != learner.weights.keys():
+        expected, found = ", ".join(learner.weights), ", ".join(checkpoint.weights)
+        raise ValueError(f"expected adapters {expected}, found {found}")
+    for name, own in learner.weights.items():
         for tensor, saved in zip(own, checkpoint.weights[name], strict=True):
             tensor.data.copy_(saved)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    lr_scheduler.load_state_dict({**lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
-    generator.set_state(checkpoint.generator)
+    learner.optimizer.load_state_dict(checkpoint.optimizer)
+    learner.lr_scheduler.load_state_dict({**learner.lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
+    learner.generator.set_state(checkpoint.generator)
     set_rng_state(checkpoint.rng)
 
 

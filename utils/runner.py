@@ -235,9 +235,11 @@ def run_all(
         print(f"[{number}/{len(runs)}] {run.name}", flush=True)
         try:
             written.append(work(run))
-        except (UserError, FloatingPointError) as error:
+        except UserError as error:
             faults[run.name] = str(error)
-            status = 2 if isinstance(error, UserError) and status == 2 else 1
+        except FloatingPointError as error:  # says all there is to say, in one line
+            faults[run.name] = str(error)
+            status = 1
         except OSError as error:  # the machine's: a full disk, rights
             faults[run.name] = f"{error.filename or run.folder}: {error.strerror or error}"
         except Exception as error:

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
 from utils.batches import Batches
-from utils.checkpoints import Checkpoint, interruptible, kept_rng, restore, take_checkpoint
+from utils.checkpoints import Checkpoint, Learner, interruptible, kept_rng, restore, take_checkpoint
 from utils.config import Config, Run, save_config
 from utils.files import write_atomically
 from utils.flux import Flux, FluxVelocity, PromptEmbeds
@@ -84,7 +84,8 @@ def train(
         embeds: of the prompt to train under, the empty one as a rule.
 
     Raises:
-        FloatingPointError: when a loss is not finite, naming the step; saves made before stay.
+        FloatingPointError: when a loss, or a weight to be saved, is not finite, naming the step; saves made
+            before stay.
         UserError: for a state that can't be read, and where there is no room to write.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, the step finished and saved.
     """
@@ -93,7 +94,6 @@ def train(
     generator = torch.Generator().manual_seed(run.seed)
     model = FluxVelocity(flux, embeds, config.guidance_scale)
     before = Checkpoint.load(run.state_path) if config.resume and run.state_path.is_file() else None
-    base = base_hash(flux.transformer)
     run.record_path.unlink(missing_ok=True)  # of an earlier training: what is there is not done any more
     done, seconds = (before.step, before.seconds) if before else (0, 0.0)
     if before:
@@ -114,8 +114,9 @@ def train(
         optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
         factor = LR_SCHEDULERS[config.lr_scheduler]
         lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
+        learner = Learner(weights, optimizer, lr_scheduler, generator, base_hash(flux.transformer))
         if before:
-            restore(before, weights, optimizer, lr_scheduler, generator, base)
+            restore(before, learner)
         for global_step in range(done + 1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
             with closing(objective.losses(model, batches.draw(generator))) as losses:
@@ -133,8 +134,7 @@ def train(
             if save or stop:  # the state last: where it is, the LoRA of its step is
                 _check_finite(run, parameters, global_step)
                 _save(run, flux, objective.saved, batches.learned_from, global_step)
-                state = global_step, log.seconds, log.means, weights, optimizer, lr_scheduler, generator
-                take_checkpoint(*state, base).save(run.state_path)
+                take_checkpoint(learner, global_step, log.seconds, log.means).save(run.state_path)
                 _remove_earlier(run, global_step)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
