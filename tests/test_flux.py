@@ -11,8 +11,9 @@ from conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 
 from utils.adapters import adapter_parameters, add_adapter
 from utils.errors import UserError
-from utils.flux import FluxVelocity, PromptEmbeds, image_ids, load_flux, pack_latents, unpack_latents
+from utils.flux import PromptEmbeds, image_ids, load_flux, pack_latents, unpack_latents
 from utils.objectives import PairBatch, build_objective
+from utils.velocity import FluxVelocity
 
 PROMPTS = ["an old man with glasses", "a smiling cat"]
 
@@ -147,7 +148,7 @@ def test_sigmas_of_a_fixed_shift_equal_stock(mini_flux_loaded):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=False)
-    mini_flux_loaded.scheduler = scheduler
+    mini_flux_loaded.parts["scheduler"] = scheduler
     scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
     torch.testing.assert_close(mini_flux_loaded.sigmas(4, 4, 4), scheduler.sigmas)
 
@@ -155,14 +156,14 @@ def test_sigmas_of_a_fixed_shift_equal_stock(mini_flux_loaded):
 def test_a_schedule_that_is_not_fluxs_is_refused(mini_flux_loaded):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    mini_flux_loaded.scheduler = FlowMatchEulerDiscreteScheduler(shift_terminal=0.1)
+    mini_flux_loaded.parts["scheduler"] = FlowMatchEulerDiscreteScheduler(shift_terminal=0.1)
     with pytest.raises(UserError, match="shift_terminal"):
         mini_flux_loaded.sigmas(4, 4, 4)
 
 
 def test_loaded_frozen_and_in_eval_mode(mini_flux_loaded):
     flux = mini_flux_loaded
-    for part in (flux.transformer, flux.vae, flux.text_encoder, flux.text_encoder_2):
+    for part in map(flux._part, ("transformer", "vae", "text_encoder", "text_encoder_2")):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
@@ -175,17 +176,18 @@ def test_bfloat16_base_gives_float32_latents_and_velocities(mini_flux, latents):
     assert flux.predict_velocity(latents, torch.tensor([0.1, 0.7]), embeds, 3.5).dtype == torch.float32
 
 
-def test_released_parts_say_so(mini_flux_loaded):
-    flux = mini_flux_loaded
+def test_parts_come_when_they_are_needed_and_come_back(mini_flux):
+    flux = load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
+    assert set(flux.parts) == {"scheduler"}
+    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    assert "transformer" not in flux.parts
     flux.release_text_encoders()
-    with pytest.raises(RuntimeError, match="text encoders are released"):
-        flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
-    flux.encode_images(torch.zeros(1, 3, 32, 32))
+    assert set(flux.parts) == {"scheduler"}
+    assert torch.equal(flux.encode_prompts([""], MINI_SEQUENCE_LENGTH).prompt_embeds, embeds.prompt_embeds)
+    latents = flux.encode_images(torch.zeros(1, 3, 32, 32))
     flux.release_vae()
-    with pytest.raises(RuntimeError, match="VAE is released"):
-        flux.encode_images(torch.zeros(1, 3, 32, 32))
-    with pytest.raises(RuntimeError, match="VAE is released"):
-        flux.decode_latents(torch.zeros(1, 16, 4, 4))
+    assert "vae" not in flux.parts
+    assert torch.equal(flux.encode_images(torch.zeros(1, 3, 32, 32)), latents)
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -202,8 +204,8 @@ def test_objective_trains_each_adapter_through_the_real_model(mini_flux_loaded, 
         add_adapter(flux.transformer, name, 2, 1)
     model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
     batch = PairBatch(latents, latents.flip(1), torch.tensor([0.3, 0.6]), torch.ones_like(latents))
-    for _, loss in build_objective("train_image", 4.0, 1.0).losses(model, batch):
-        loss.backward()
+    for losses in build_objective("train_image", 4.0, 1.0).losses(model, batch):
+        sum(losses.values()).backward()
     for name in ("content", "semantic"):
         weights_b = adapter_parameters(flux.transformer, name)[1::2]
         assert all(weight.grad.abs().sum() > 0 for weight in weights_b)
@@ -221,3 +223,31 @@ def test_scaled_velocity_is_the_slider(mini_flux_loaded, latents):
         assert torch.equal(model.scaled({"semantic": 0.0})(latents, sigma), bare)
         assert not torch.allclose(model.scaled({"semantic": -1.0})(latents, sigma), bare, atol=1e-4)
         assert torch.equal(model(latents, sigma), bare)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+@pytest.mark.parametrize("prompts", [[""], PROMPTS])
+def test_scales_of_one_batch_are_as_each_alone(mini_flux_loaded, latents, batch_size, prompts):
+    flux = mini_flux_loaded
+    for name in ("semantic", "semantic_2"):
+        add_adapter(flux.transformer, name, 2, 1)
+        for weight in adapter_parameters(flux.transformer, name):
+            weight.data.normal_(0, 0.3)
+    embeds = flux.encode_prompts(prompts, MINI_SEQUENCE_LENGTH)
+    model = FluxVelocity(flux, embeds, 3.5, batch_size)
+    each = [
+        {},
+        {"semantic": 1.0},
+        {"semantic": -0.5},
+        {"semantic": 0.3, "semantic_2": 2.0},
+        {"semantic": 0.0},
+    ]
+    x_t = torch.cat([latents * (index + 1) for index in range(len(each))])
+    sigma = torch.tensor([0.3, 0.8]).repeat(len(each))
+    with torch.no_grad():
+        before = flux.forwards.calls
+        together = model.scaled(*each)(x_t, sigma).chunk(len(each))
+        assert flux.forwards.calls - before == {1: 5, 3: 5, 4: 3, 100: 1}[batch_size]
+        for scales, x, velocity in zip(each, x_t.chunk(len(each)), together, strict=True):
+            alone = model.scaled(scales)(x, sigma[:2])
+            torch.testing.assert_close(velocity, alone, atol=1e-5, rtol=1e-4)

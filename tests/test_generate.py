@@ -56,8 +56,7 @@ def test_pixels_of_every_skip_and_scale(mini_flux_loaded: Flux, lora: Path) -> N
             [1, 2, 3],
             [1, 3],
             [0.0, 1.0],
-            CONFIG,
-            batch_size=2,
+            replace(CONFIG, batch_size_gen=2),
             progress=counts.append,
         )
     assert metadata["step"] == "2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from utils.inversion import (
     RULES,
     TRAINING_FREE,
     Backwards,
+    Fields,
     FlowEdit,
     Lora,
     RFInversion,
@@ -29,6 +30,20 @@ SIGMAS = torch.linspace(1, 0, 29)
 SCALES = [-1.0, 0.0, 1e-4, 0.5, 1.0]
 
 
+def in_parts(field: Callable[[Mapping[str, float]], VelocityFn]) -> Fields:
+    """Of a field for one set of adapter scales, that of a batch of parts at each their own."""
+
+    def of(*scales: Mapping[str, float]) -> VelocityFn:
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            parts = zip(scales, x.chunk(len(scales)), sigma.chunk(len(scales)), strict=True)
+            return torch.cat([field(own)(part, level) for own, part, level in parts])
+
+        return velocity
+
+    return of
+
+
+@in_parts
 def fields(scales: Mapping[str, float]) -> VelocityFn:
     """v = x / 2 + sigma, plus each adapter's own term times its scale; they interact."""
     semantic, inversion = scales.get("semantic", 0.0), scales.get("inversion", 0.0)
@@ -99,11 +114,39 @@ def test_solvers_have_their_order(step, order) -> None:
 def test_forward_passes_are_as_published(photo, name: str, forwards: int) -> None:
     calls = []
 
-    def counted(scales: Mapping[str, float]) -> VelocityFn:
-        return lambda x, sigma: calls.append(1) or fields(scales)(x, sigma)
+    def counted(*scales: Mapping[str, float]) -> VelocityFn:
+        return lambda x, sigma: calls.append(len(x) // 2) or fields(*scales)(x, sigma)
 
     build_inversion(name, "difference", 1.0).edit(counted, photo[0], SIGMAS, 10, [1.0], photo[1])
-    assert len(calls) == forwards
+    assert sum(calls) == forwards
+
+
+@pytest.mark.parametrize(
+    ("inversion", "calls", "parts"),
+    [
+        (FlowEdit(), 18, 18 * (1 + 5)),
+        (build_inversion("euler", "", 1.0), 18 + 18, 18 + 18 * 6),
+        (Lora("difference"), 28, 28 + 18 * 5 * 3),
+    ],
+    ids=["flowedit", "euler", "lora"],
+)
+def test_all_velocities_of_a_step_are_one_forward_pass(photo, inversion, calls: int, parts: int) -> None:
+    sizes = []
+
+    def counted(*scales: Mapping[str, float]) -> VelocityFn:
+        return lambda x, sigma: sizes.append(len(x) // 2) or fields(*scales)(x, sigma)
+
+    scales = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    inversion.edit(counted, photo[0], SIGMAS, 10, scales, photo[1])
+    assert (len(sizes), sum(sizes)) == (calls, parts)
+
+
+@pytest.mark.parametrize("inversion", METHODS, ids=lambda method: repr(method)[:40])
+def test_scales_together_are_as_each_alone(photo, inversion) -> None:
+    together = inversion.edit(fields, photo[0], SIGMAS, 10, SCALES, photo[1])
+    for scale in SCALES:
+        alone = inversion.edit(fields, photo[0], SIGMAS, 10, [scale], photo[1])[scale]
+        torch.testing.assert_close(together[scale], alone)
 
 
 def test_second_order_reconstructs_better(photo) -> None:
@@ -143,6 +186,7 @@ def test_rf_inversion_matches_a_slow_loop(photo) -> None:
 def test_noise_matters_where_it_is_said_to(photo) -> None:
     x_0, noise = photo
 
+    @in_parts
     def curved(scales: Mapping[str, float]) -> VelocityFn:
         return lambda x, sigma: x**2 / 4 - 0.5 * scales.get("semantic", 0.0) * x
 

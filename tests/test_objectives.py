@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
@@ -13,37 +13,43 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.flow import ContentPreserving, RectifiedFlow
+from utils.mixes import Mix
 from utils.objectives import OBJECTIVES, ContentSemantic, PairBatch, TextBatch, TextSlider, build_objective
 
 
 class ToyModel:
-    """v = base x_t + sigma + the active weights times x_t squared; records what was active at each call."""
+    """v = base x_t + sigma + the acting weights times x_t squared; records what acted at each call."""
 
     def __init__(self) -> None:
         self.weights = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in WEIGHTS.items()}
-        self.active: tuple[str, ...] = ()
-        self.scales: dict[str, float] = {}
-        self.calls: list[tuple[str, ...]] = []
+        self.mixes: tuple[Mix, ...] = ()
+        self.calls: list[list[tuple[str, ...]]] = []
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        self.calls.append(self.active)
+        mixes = self.mixes or (Mix(),)
+        self.calls.append([tuple(mix.scales) for mix in mixes])
+        parts = zip(mixes, x_t.chunk(len(mixes)), sigma.chunk(len(mixes)), strict=True)
+        return torch.cat([self._part(mix, x, level) for mix, x, level in parts])
+
+    def _part(self, mix: Mix, x_t: Tensor, sigma: Tensor) -> Tensor:
         total = 0.5 * x_t + sigma[:, None, None, None]
-        for name in self.active:
-            total = total + self.scales[name] * self.weights[name] * x_t**2
+        for name, scale in mix.scales.items():
+            weight = self.weights[name] if name in mix.train else self.weights[name].detach()
+            total = total + scale * weight * x_t**2
         return total
 
     @contextmanager
-    def adapters(
-        self, train: str | None = None, frozen: Sequence[str] = (), scale: float = 1.0
-    ) -> Iterator[None]:
-        self.active = tuple(sorted([*([train] if train else []), *frozen]))
-        self.scales = dict.fromkeys(frozen, 1.0) | ({train: scale} if train else {})
-        for name, weight in self.weights.items():
-            weight.requires_grad_(name == train)
+    def adapters(self, *mixes: Mix) -> Iterator[None]:
+        self.mixes = mixes
         try:
             yield
         finally:
-            self.active = ()
+            self.mixes = ()
+
+
+def losses_of(objective, model, batch) -> dict[str, Tensor]:
+    """All losses of a step by name, from however many graphs."""
+    return {name: loss for by_name in objective.losses(model, batch) for name, loss in by_name.items()}
 
 
 WEIGHTS = {"content": 0.25, "semantic": -0.75, "inversion": 0.5}
@@ -61,7 +67,8 @@ def _numpy(batch):
     return batch.source.numpy(), batch.target.numpy(), sigma, batch.noise.numpy()
 
 
-def test_losses_match_the_formulas(batch):
+@pytest.mark.parametrize("joint", [True, False])
+def test_losses_match_the_formulas(batch, joint):
     source, target, sigma, noise = _numpy(batch)
     beta, eta = 3.0, 4.0
     x_t = source + sigma * beta * noise
@@ -70,17 +77,15 @@ def test_losses_match_the_formulas(batch):
     content = np.mean((v_content - beta * noise) ** 2)
     semantic = np.mean((v_both - (beta * noise + eta * (source - target))) ** 2)
 
-    losses = {
-        name: loss.item()
-        for name, loss in build_objective("train_image", eta, beta).losses(ToyModel(), batch)
-    }
-    assert losses == {
+    losses = losses_of(build_objective("train_image", eta, beta, joint), ToyModel(), batch)
+    assert {name: loss.item() for name, loss in losses.items()} == {
         "content": pytest.approx(content, rel=1e-5),
         "semantic": pytest.approx(semantic, rel=1e-5),
     }
 
 
-def test_gradients_reach_only_the_trained_adapter(batch):
+@pytest.mark.parametrize("joint", [True, False])
+def test_gradients_reach_only_the_trained_adapter(batch, joint):
     source, target, sigma, noise = _numpy(batch)
     x_t = source + sigma * noise
     v_content = 0.5 * x_t + sigma + 0.25 * x_t**2
@@ -88,8 +93,8 @@ def test_gradients_reach_only_the_trained_adapter(batch):
     residual_semantic = v_content - 0.75 * x_t**2 - (noise + 4.0 * (source - target))
 
     model = ToyModel()
-    for _, loss in build_objective("train_image", 4.0, 1.0).losses(model, batch):
-        loss.backward()
+    for by_name in build_objective("train_image", 4.0, 1.0, joint).losses(model, batch):
+        sum(by_name.values()).backward()
     # d/dw mean(r^2) = mean(2 r x_t^2): were content trained by both losses, its gradient would be their sum.
     assert model.weights["content"].grad.item() == pytest.approx(
         np.mean(2 * residual_content * x_t**2), rel=1e-4
@@ -99,19 +104,21 @@ def test_gradients_reach_only_the_trained_adapter(batch):
     )
 
 
-def test_each_loss_is_yielded_inside_its_context(batch):
-    model = ToyModel()
-    seen = [(name, model.active) for name, _ in build_objective("train_image", 4.0, 1.0).losses(model, batch)]
-    assert seen == [("content", ("content",)), ("semantic", ("content", "semantic"))]
-    assert model.calls == [("content",), ("content", "semantic")]
-    assert model.active == ()
+@pytest.mark.parametrize("joint", [True, False])
+def test_losses_are_yielded_inside_their_context(batch, joint):
+    model, objective = ToyModel(), build_objective("train_image", 4.0, 1.0, joint)
+    seen = [(tuple(by_name), len(model.mixes)) for by_name in objective.losses(model, batch)]
+    content, both = ("content",), ("content", "semantic")
+    assert seen == ([(both, 2)] if joint else [(("content",), 1), (("semantic",), 1)])
+    assert model.calls == ([[content, both]] if joint else [[content], [both]])
+    assert model.mixes == ()
 
 
 def test_schedule_is_a_free_choice(batch):
     source, _, sigma, noise = _numpy(batch)
     x_t = (1 - sigma) * source + sigma * noise
     expected = np.mean((0.5 * x_t + sigma + 0.25 * x_t**2 - (noise - source)) ** 2)
-    losses = dict(ContentSemantic(RectifiedFlow(), eta=4.0).losses(ToyModel(), batch))
+    losses = losses_of(ContentSemantic(RectifiedFlow(), eta=4.0), ToyModel(), batch)
     assert losses["content"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -121,13 +128,13 @@ def test_equal_images_leave_nothing_to_learn(batch):
     model = ToyModel()
     with torch.no_grad():
         model.weights["semantic"].zero_()
-    losses = dict(build_objective("train_image", 100.0, 1.0).losses(model, same))
+    losses = losses_of(build_objective("train_image", 100.0, 1.0), model, same)
     assert torch.equal(losses["content"], losses["semantic"])
 
 
 def test_losses_are_float32_for_a_half_precision_model(batch):
     half = PairBatch(*(getattr(batch, field.name).bfloat16() for field in fields(batch)))
-    for _, loss in build_objective("train_image", 4.0, 1.0).losses(ToyModel(), half):
+    for loss in losses_of(build_objective("train_image", 4.0, 1.0), ToyModel(), half).values():
         assert loss.dtype == torch.float32
 
 
@@ -162,22 +169,25 @@ def _independent(name, source, target, sigma, noise, eta, beta):
     return {loss: np.mean(residual**2) for loss, residual in residuals[name].items()}
 
 
+@pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"train_image"}))
-def test_other_methods_match_their_formulas(batch, name):
+def test_other_methods_match_their_formulas(batch, name, joint):
     eta, beta = 4.0, 3.0
     expected = _independent(name, *_numpy(batch), eta, beta)
     model = ToyModel()
-    losses = {loss: value.item() for loss, value in build_objective(name, eta, beta).losses(model, batch)}
-    assert losses == {loss: pytest.approx(value, rel=1e-5) for loss, value in expected.items()}
+    losses = losses_of(build_objective(name, eta, beta, joint), model, batch)
+    assert {loss: value.item() for loss, value in losses.items()} == {
+        loss: pytest.approx(value, rel=1e-5) for loss, value in expected.items()
+    }
     assert list(losses) == list(expected)
-    assert model.active == ()
+    assert model.mixes == ()
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_only_the_adapter_in_training_gets_gradients(batch, name):
-    objective, model = build_objective(name, 4.0, 1.0), ToyModel()
+    objective, model = build_objective(name, 4.0, 1.0, joint=False), ToyModel()
     trained = {"positive": "semantic", "negative": "semantic"}
-    for loss_name, loss in objective.losses(model, batch):
+    for ((loss_name, loss),) in map(dict.items, objective.losses(model, batch)):
         before = {adapter: weight.grad for adapter, weight in model.weights.items()}
         before = {adapter: None if grad is None else grad.clone() for adapter, grad in before.items()}
         loss.backward()
@@ -188,6 +198,22 @@ def test_only_the_adapter_in_training_gets_gradients(batch, name):
             assert changed == (adapter == trained.get(loss_name, loss_name))
 
 
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_passes_together_give_the_gradients_of_passes_apart(batch, name):
+    gradients = []
+    for joint in (True, False):
+        model = ToyModel()
+        for by_name in build_objective(name, 4.0, 2.0, joint).losses(model, batch):
+            sum(by_name.values()).backward()
+        gradients.append({name: weight.grad for name, weight in model.weights.items()})
+    together, apart = gradients
+    assert {name for name, grad in together.items() if grad is not None} == set(
+        build_objective(name, 4.0, 2.0).adapters
+    )
+    for adapter in build_objective(name, 4.0, 2.0).adapters:
+        torch.testing.assert_close(together[adapter], apart[adapter])
+
+
 class PromptedModel(ToyModel):
     """Adds a constant for its prompt; shares weights with the others."""
 
@@ -196,7 +222,7 @@ class PromptedModel(ToyModel):
         self.weights, self.bias, self.parent = parent.weights, bias, parent
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        self.active, self.scales = self.parent.active, self.parent.scales
+        self.mixes = self.parent.mixes
         return super().__call__(x_t, sigma) + self.bias * x_t
 
     def adapters(self, *args, **kwargs):
@@ -209,7 +235,7 @@ def test_text_slider_matches_its_formula(batch, eta):
     prompts = {"target": 0.0, "start": 0.1, "positive": 0.7, "negative": -0.4}
     models = {name: PromptedModel(parent, bias) for name, bias in prompts.items()}
     drawn = TextBatch(batch.source, batch.sigma, eta=eta, **models)
-    ((name, loss),) = TextSlider().losses(parent, drawn)
+    ((name, loss),) = losses_of(TextSlider(), parent, drawn).items()
 
     x_t, sigma = batch.source.numpy(), batch.sigma.numpy()[:, None, None, None]
     start, positive, negative = (

@@ -13,18 +13,21 @@ import torch
 from conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
 from utils.batches import PairBatches
 from utils.config import Config, Run, expand_runs, read_config
-from utils.flux import Flux, FluxVelocity, load_flux
+from utils.flux import Flux, load_flux
 from utils.lora_files import load_lora
 from utils.lora_metadata import base_hash
+from utils.mixes import Mix
 from utils.objectives import PairBatch, build_objective
 from utils.pairs import ImagePair
 from utils.records import read_record
 from utils.schema import LR_SCHEDULERS as SCHEDULER_NAMES
 from utils.trainer import LR_SCHEDULERS, TrainResult, train
+from utils.velocity import FluxVelocity
 
 
 @pytest.fixture
@@ -56,7 +59,9 @@ def learn(run: Run, flux: Flux, pairs: Sequence[ImagePair], objective) -> TrainR
 
 
 def objective_of(run: Run):
-    return build_objective(run.config.python_name, run.config.cfg_eta, run.noise_scale)
+    return build_objective(
+        run.config.python_name, run.config.cfg_eta, run.noise_scale, run.config.joint_passes
+    )
 
 
 def lines(run: Run) -> list[dict]:
@@ -143,7 +148,7 @@ def test_every_lr_scheduler_has_its_factors():
 def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_scheduler):
     """The same training written out step by step, from the documented order of random draws."""
     device = torch.device("cpu")
-    run = make_run(tmp_path, lr_scheduler=lr_scheduler)
+    run = make_run(tmp_path, lr_scheduler=lr_scheduler, joint_passes=False)
     learn(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
 
     flux = load_flux(str(mini_flux), device, torch.float32)
@@ -238,12 +243,63 @@ def test_losses_fall(tmp_path, mini_flux_loaded, pairs):
     assert last["semantic"] < first["semantic"]
 
 
-def test_text_encoders_may_be_gone(run, mini_flux_loaded, pairs):
-    flux = mini_flux_loaded
+def test_nothing_but_the_transformer_is_held_while_training(run, mini_flux_loaded, pairs):
+    flux, held = mini_flux_loaded, []
     embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
     flux.release_text_encoders()
-    result = train(run, flux, PairBatches(flux, pairs, run.config), objective_of(run), embeds)
+
+    class Watched(Recorder):
+        def losses(self, model, batch):
+            held.append(set(flux.parts))
+            yield from super().losses(model, batch)
+
+    result = train(run, flux, PairBatches(flux, pairs, run.config), Watched(), embeds)
     assert result.weights_path.is_file()
+    assert held == [{"transformer", "scheduler"}] * run.config.train_iteration
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values read off tensors, and sizes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_no_step_waits_for_the_device(mini_flux_loaded, pairs, tmp_path, joint):
+    run = make_run(tmp_path, joint_passes=joint)
+    flux = mini_flux_loaded
+    for name in ("content", "semantic"):
+        add_adapter(flux.transformer, name, 2, 1)
+    batches = PairBatches(flux, pairs, run.config)
+    model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    generator = torch.Generator().manual_seed(0)
+    with Reads() as reads:
+        for losses in build_objective("train_image", 4.0, 1.0, joint).losses(model, batches.draw(generator)):
+            sum(losses.values()).backward()
+    assert reads.found == []
+    with Reads() as reads:
+        losses["semantic"].item()
+    assert reads.found == ["_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_passes_together_give_the_lora_of_passes_apart(tmp_path, mini_flux_loaded, pairs, checkpointing):
+    weights = []
+    for joint in (True, False):
+        config = {"joint_passes": joint, "gradient_checkpointing": checkpointing, "lr": 1e-2}
+        run = make_run(tmp_path / str(joint), **config)
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+        weights.append(load_file(run.weights_path()))
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-5, rtol=1e-4)
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path, mini_flux_loaded, pairs):
@@ -278,6 +334,9 @@ def test_train_method_and_rank_reach_the_file(tmp_path, mini_flux_loaded, pairs)
     assert {tensor.item() for key, tensor in saved.items() if key.endswith("alpha")} == {2.0}
 
 
+SEMANTIC = Mix({"semantic": 1.0}, train=("semantic",))
+
+
 class Recorder:
     """An objective that writes down what it is given."""
 
@@ -290,9 +349,9 @@ class Recorder:
 
     def losses(self, model, batch):
         self.seen.append(batch)
-        with model.adapters(train="semantic"):
+        with model.adapters(SEMANTIC):
             loss = model(batch.source, batch.sigma).mean()
-            yield "only", loss * torch.nan if len(self.seen) == self.fail_at else loss
+            yield {"only": loss * torch.nan if len(self.seen) == self.fail_at else loss}
 
 
 def test_draws_cover_the_step_range_and_the_pairs(tmp_path, mini_flux_loaded, pairs):
@@ -347,8 +406,10 @@ def test_log_lines_are_means_over_their_steps(tmp_path, mini_flux_loaded, pairs)
 def test_an_error_leaves_a_clean_base(run, mini_flux_loaded, pairs):
     class Broken(Recorder):
         def losses(self, model, batch):
-            with model.adapters(train="semantic"):
-                yield "only", model(batch.source, batch.sigma)  # no scalar: backward fails inside the context
+            with model.adapters(SEMANTIC):
+                yield {
+                    "only": model(batch.source, batch.sigma)
+                }  # no scalar: backward fails inside the context
 
     before = mini_flux_loaded.transformer.state_dict().keys()
     with pytest.raises(RuntimeError, match="grad can be implicitly created only for scalar outputs"):

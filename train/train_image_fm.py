@@ -15,5 +15,7 @@ from utils.trainer import TrainResult, train
 
 def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
     """Train one run on its pairs, under the embedding of the empty prompt."""
-    objective = build_objective("train_image_fm", run.config.cfg_eta, run.noise_scale)
+    objective = build_objective(
+        "train_image_fm", run.config.cfg_eta, run.noise_scale, run.config.joint_passes
+    )
     return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)

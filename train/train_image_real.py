@@ -14,7 +14,9 @@ from utils.trainer import TrainResult, train
 
 def train_run(run: RealRun, flux: Flux, photo: Photo, embeds: PromptEmbeds) -> TrainResult:
     """Train one run on its photograph, under the embedding of the empty prompt."""
-    objective = build_objective("train_image_real", run.config.cfg_eta, run.noise_scale)
+    objective = build_objective(
+        "train_image_real", run.config.cfg_eta, run.noise_scale, run.config.joint_passes
+    )
     path = run.photograph
     alone = ImagePair(path.stem, photo.pixels, photo.pixels, path, path)
     return train(run, flux, PairBatches(flux, [alone], run.config), objective, embeds)

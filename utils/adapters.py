@@ -1,7 +1,9 @@
-"""Named LoRA adapters on a FLUX transformer: add, remove, mix and freeze. The one module that knows peft.
+"""Named LoRA adapters on a FLUX transformer: add, remove, mix and freeze.
+
+This and utils/lora_layer.py are what knows peft.
 
 At rest no adapter is active and none asks for gradients: the transformer is the bare base model, bit for bit.
-`use_adapters` is the only way to switch any on, and it puts everything back.
+`use_mixes` is the only way to switch any on, and it puts everything back.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from utils.errors import UserError, nearest
+from utils.lora_layer import Acting, StackedLora, acting, frozen, lora_weights
+from utils.mixes import Mix
 from utils.targets import TARGETS
 
 
@@ -104,6 +107,7 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
         rank_pattern={f"^{re.escape(key)}": size[0] for key, size in sizes.items() if size[0] != rank},
         alpha_pattern={f"^{re.escape(key)}": size[1] for key, size in sizes.items() if size[1] != alpha},
     )
+    config._register_custom_module({nn.Linear: StackedLora})
     before = {id(layer): _LayerState.of(layer) for layer in lora_layers(transformer).values()}
     # peft draws initial weights from the global generator, and warns of every second adapter
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -115,8 +119,8 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
             for weight in lora_weights(layer, name):
                 weight.data = weight.data.float()
                 weight.requires_grad_(False)
-        # peft activates what it adds; stay as before, and bare if there was no layer before
-        before.get(id(layer), _LayerState.bare()).restore(layer)
+        if id(layer) in before:  # peft makes what it adds the one that learns
+            before[id(layer)].restore(layer)
 
 
 def remove_adapter(transformer: nn.Module, name: str) -> None:
@@ -127,8 +131,7 @@ def remove_adapter(transformer: nn.Module, name: str) -> None:
     """
     _check_names(transformer, [name])
     for layer in lora_layers(transformer).values():
-        active = [other for other in layer.active_adapters if other != name]
-        layer._active_adapter = active  # first: peft would activate another adapter in its place
+        layer._active_adapter = []  # first: peft would have another adapter learn in its place
         layer.delete_adapter(name)
     diffusers_model = cast(Any, transformer)
     del diffusers_model.peft_config[name]
@@ -147,51 +150,36 @@ def adapter_parameters(transformer: nn.Module, name: str) -> list[Tensor]:
     return [weight for layer in layers for weight in lora_weights(layer, name)]
 
 
-def lora_layers(transformer: nn.Module, name: str | None = None) -> dict[str, LoraLayer]:
-    """The LoRA layers by the name of the linear they wrap; with `name`, those that hold that adapter."""
-    return {
-        linear: module
-        for linear, module in transformer.named_modules()
-        if isinstance(module, LoraLayer) and (name is None or name in module.lora_A)
-    }
-
-
-def lora_weights(layer: LoraLayer, name: str) -> tuple[Tensor, Tensor]:
-    """A (rank, in_features) and B (out_features, rank) of one adapter in one layer."""
-    linear_a, linear_b = cast(nn.Linear, layer.lora_A[name]), cast(nn.Linear, layer.lora_B[name])
-    return linear_a.weight, linear_b.weight
-
-
 @contextmanager
-def use_adapters(
-    transformer: nn.Module, scales: Mapping[str, float], train: Sequence[str] = ()
-) -> Iterator[None]:
-    """Inside, exactly these adapters are active at these scales, and only `train` requires gradients.
+def use_mixes(transformer: nn.Module, mixes: Sequence[Mix]) -> Iterator[None]:
+    """Inside, each of len(mixes) equal parts of a batch goes through the adapters of its own mix.
+
+    Part i of n is rows i B / n to (i + 1) B / n - 1. Exactly the adapters that learn in some mix require
+    gradients, and get them from the parts where they learn alone. Without mixes: the bare base model.
 
     Args:
         transformer: a FLUX transformer.
-        scales: adapter name -> scale, any sign. A scale of 0 leaves the adapter out altogether, so that {}
-            and all zeros are the bare base model bit for bit.
-        train: adapters whose weights require gradients; they must be active.
+        mixes: a scale of 0 leaves an adapter out; if all are, the model is the bare base bit for bit.
 
     Raises:
-        ValueError: for a name that is not there (naming those there are), or a `train` that is not active.
+        ValueError: for a name that is not there (naming those there are), or one to be trained that does not
+            act.
     """
-    _check_names(transformer, [*scales, *train])
-    # in the order they were added: float sums, and so the output's last bits, depend on it
-    active = {name: scales[name] for name in adapter_names(transformer) if scales.get(name, 0) != 0}
-    if idle := set(train) - set(active):
-        raise ValueError(f"adapters {sorted(idle)} are to be trained but have no scale other than 0")
-    # modules(), not named_modules(): this runs twice a training step, and building names would cost more
-    layers = [module for module in transformer.modules() if isinstance(module, LoraLayer)]
+    train = {name for mix in mixes for name in mix.train}
+    _check_names(transformer, [*(name for mix in mixes for name in mix.scales), *train])
+    for mix in mixes:
+        if idle := [name for name in mix.train if not mix.scales.get(name)]:
+            raise ValueError(f"adapters {sorted(idle)} are to be trained but have no scale other than 0")
+    names, key = adapter_names(transformer), frozen(mixes)
+    # modules(), not named_modules(): this runs every training step, and building names would cost more
+    layers = [module for module in transformer.modules() if isinstance(module, StackedLora)]
     before = [_LayerState.of(layer) for layer in layers]
     try:
         for layer, state in zip(layers, before, strict=True):
-            # peft's set_adapter would also make every active adapter trainable, hence its private fields
-            layer._active_adapter = list(active)
-            layer._disable_adapters = not active
-            for name, scale in active.items():
-                layer.set_scale(name, scale)
+            sizes = tuple(
+                (name, layer.r[name], layer.lora_alpha[name]) for name in names if name in layer.lora_A
+            )
+            layer.acting = acting(sizes, key, layer.lora_A[sizes[0][0]].weight.device) if sizes else None
             for name, weight, requires_grad in state.weights:
                 if requires_grad != (name in train):
                     weight.requires_grad_(not requires_grad)
@@ -201,39 +189,39 @@ def use_adapters(
             state.restore(layer)
 
 
+def use_adapters(
+    transformer: nn.Module, scales: Mapping[str, float], train: Sequence[str] = ()
+) -> AbstractContextManager[None]:
+    """`use_mixes` with one mix for the whole batch."""
+    return use_mixes(transformer, [Mix(scales, tuple(train))])
+
+
 @dataclass(frozen=True)
 class _LayerState:
-    """What use_adapters changes in a layer; of every adapter's weights, (adapter, weight, requires_grad)."""
+    """What use_mixes changes in a layer; of every adapter's weights, (adapter, weight, requires_grad)."""
 
-    active: list[str]
-    disabled: bool
-    scaling: dict[str, float]
+    acting: Acting | None
     weights: list[tuple[str, Tensor, bool]]
 
     @classmethod
-    def of(cls, layer: LoraLayer) -> _LayerState:
-        return cls(
-            active=list(layer.active_adapters),
-            disabled=layer.disable_adapters,
-            scaling=dict(layer.scaling),
-            weights=[
-                (name, weight, weight.requires_grad)
-                for name in layer.lora_A
-                for weight in lora_weights(layer, name)
-            ],
-        )
+    def of(cls, layer: StackedLora) -> _LayerState:
+        weights = [(name, weight) for name in layer.lora_A for weight in lora_weights(layer, name)]
+        return cls(layer.acting, [(name, weight, weight.requires_grad) for name, weight in weights])
 
-    @classmethod
-    def bare(cls) -> _LayerState:
-        return cls(active=[], disabled=True, scaling={}, weights=[])
-
-    def restore(self, layer: LoraLayer) -> None:
-        layer._active_adapter = self.active
-        layer._disable_adapters = self.disabled
-        layer.scaling.update(self.scaling)
+    def restore(self, layer: StackedLora) -> None:
+        layer.acting = self.acting
         for _, weight, requires_grad in self.weights:
             if weight.requires_grad != requires_grad:
                 weight.requires_grad_(requires_grad)
+
+
+def lora_layers(transformer: nn.Module, name: str | None = None) -> dict[str, StackedLora]:
+    """The LoRA layers by the name of the linear they wrap; with `name`, those that hold that adapter."""
+    return {
+        linear: module
+        for linear, module in transformer.named_modules()
+        if isinstance(module, StackedLora) and (name is None or name in module.lora_A)
+    }
 
 
 def _check_names(transformer: nn.Module, names: Sequence[str]) -> None:

@@ -12,12 +12,13 @@ import torch
 from torch import Generator, Tensor
 
 from utils.config import Config
-from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.flux import Flux, PromptEmbeds
 from utils.lora_metadata import pixel_hash
 from utils.objectives import PairBatch, TextBatch
 from utils.pairs import ImagePair
 from utils.prompts import SliderPrompt
 from utils.sampling import euler_sample
+from utils.velocity import FluxVelocity
 
 Drawn = TypeVar("Drawn", covariant=True)
 
@@ -51,10 +52,10 @@ class PairBatches:
     def draw(self, generator: Generator) -> PairBatch:
         """Latents of batch_size pairs, their sigma and noise."""
         device, size = self.sources.device, self.batch_size
-        index = torch.randint(len(self.sources), (size,), generator=generator).to(device)
-        sigma = self.sigmas[torch.randint(len(self.sigmas), (size,), generator=generator).to(device)]
-        noise = torch.randn(size, *self.sources.shape[1:], generator=generator).to(device)
-        return PairBatch(self.sources[index], self.targets[index], sigma, noise)
+        index = sent(torch.randint(len(self.sources), (size,), generator=generator), device)
+        step = sent(torch.randint(len(self.sigmas), (size,), generator=generator), device)
+        noise = sent(torch.randn(size, *self.sources.shape[1:], generator=generator), device)
+        return PairBatch(self.sources[index], self.targets[index], self.sigmas[step], noise)
 
 
 class TextBatches:
@@ -76,8 +77,8 @@ class TextBatches:
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
         step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
         side = (prompt.resolution or config.resolution) // 8
-        shape = (self.flux.vae.config.latent_channels, side, side)
-        noise = torch.randn(prompt.batch_size, *shape, generator=generator).to(self.flux.device)
+        shape = (self.flux.latent_channels, side, side)
+        noise = sent(torch.randn(prompt.batch_size, *shape, generator=generator), self.flux.device)
         sigmas = self.flux.sigmas(config.num_inference_steps, *shape[1:])
         target = self.models[prompt.target]
         return TextBatch(
@@ -89,6 +90,13 @@ class TextBatches:
             negative=self.models[prompt.unconditional],
             eta=prompt.eta,
         )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for what the device is at."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _training_sigmas(flux: Flux, config: Config, height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from utils.config import Config
 from utils.encoders import Unavailable
 from utils.figures import to_images
 from utils.files import write_atomically
@@ -36,6 +37,7 @@ EDITION = 2
 _ELSEWHERE = {
     *("device", "output_folder", "output_folder_gen", "base", "save_gif", "log_every", "start_seed_gen"),
     *("save_per_steps", "save_total_limit", "sample_per_steps", "resume", "push_to_hub", "other_base"),
+    *("compile", "joint_passes", "gradient_checkpointing", "batch_size_gen"),
     *("use_random_seed", "count_gen", "scales", "lora_scales", "use_trained_lora_path", "trained_lora_path"),
 }
 
@@ -102,7 +104,8 @@ def done(cell: Cell, plan: Plan) -> bool:
     try:
         now = made_with(cell, plan, inputs_of(cell.run, cell.prompts))
         then = CellResult.load(cell.result_path).made_with
-        return {**then, "config": _that_matter(then["config"])} == now
+        config = asdict(Config()) | then["config"]  # a key that is newer than the result was at its default
+        return {**then, "config": _that_matter(config)} == now
     except (OSError, ValueError, TypeError, KeyError):  # none, or one of another version: measured anew
         return False
 

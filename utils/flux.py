@@ -10,19 +10,17 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline
 from einops import rearrange
 from torch import Tensor
 
-from utils.adapters import use_adapters
 from utils.errors import UserError
 from utils.flow import shifted_sigmas
+from utils.flux_parts import TEXT, load_parts
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +54,10 @@ class PromptEmbeds:
             self.prompt_embeds.expand(batch_size, -1, -1), self.pooled_prompt_embeds.expand(batch_size, -1)
         )
 
+    def repeated(self, times: int) -> PromptEmbeds:
+        """As they are, `times` times over; one prompt stays one, for images of any number."""
+        return self if len(self.prompt_embeds) == 1 else PromptEmbeds.joined([self] * times)
+
     @classmethod
     def joined(cls, embeds: Sequence[PromptEmbeds]) -> PromptEmbeds:
         """One after the other, as one batch."""
@@ -66,28 +68,62 @@ class PromptEmbeds:
 
 
 @dataclass
-class Flux:
-    """The parts of a frozen FLUX, as FluxPipeline names them; text parts and VAE are None once released."""
+class Forwards:
+    """How often the transformer was called, and with how many images in all."""
 
-    transformer: Any  # FluxTransformer2DModel; diffusers' and transformers' classes carry no usable types
-    vae: Any  # AutoencoderKL
-    scheduler: Any  # FlowMatchEulerDiscreteScheduler
-    text_encoder: Any  # CLIPTextModel
-    text_encoder_2: Any  # T5EncoderModel
-    tokenizer: Any  # CLIPTokenizer
-    tokenizer_2: Any  # T5Tokenizer
+    calls: int = 0
+    images: int = 0
+
+
+@dataclass
+class Flux:
+    """A frozen FLUX. Each part is loaded when first asked for, and once more if it was let go since.
+
+    So a prompt is encoded before the transformer is there, and no more is held than is at work.
+
+    Attributes:
+        path: a folder in diffusers layout, or a hub id.
+        device, dtype: of all parts.
+        quantization: of the transformer's linears, a key of QUANTIZATIONS in utils/quantization.py.
+        parts: those that are there, by FluxPipeline's names.
+        forwards: of the transformer, so far.
+    """
+
+    path: str
     device: torch.device
     dtype: torch.dtype
+    quantization: str = "none"
+    parts: dict[str, Any] = field(default_factory=dict)
+    forwards: Forwards = field(default_factory=Forwards)
+
+    # diffusers' and transformers' classes carry no usable types
+    @property
+    def transformer(self) -> Any:
+        """FluxTransformer2DModel."""
+        return self._part("transformer")
+
+    @property
+    def vae(self) -> Any:
+        """AutoencoderKL."""
+        return self._part("vae")
+
+    @property
+    def scheduler(self) -> Any:
+        """FlowMatchEulerDiscreteScheduler."""
+        return self._part("scheduler")
+
+    @property
+    def latent_channels(self) -> int:
+        """C of latents (B, C, h, w)."""
+        return self.transformer.config.in_channels // 4
 
     def release_text_encoders(self) -> None:
-        """Let go of CLIP, T5 and their tokenizers (9.5 GiB with FLUX.1-dev); prompts are encoded before."""
-        self.text_encoder = self.text_encoder_2 = self.tokenizer = self.tokenizer_2 = None
-        _free_memory(self.device)
+        """Let go of CLIP, T5 and their tokenizers (9.5 GiB with FLUX.1-dev)."""
+        self._release(*TEXT)
 
     def release_vae(self) -> None:
-        """Let go of the VAE; images are encoded before."""
-        self.vae = None
-        _free_memory(self.device)
+        """Let go of the VAE."""
+        self._release("vae")
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
@@ -96,20 +132,16 @@ class Flux:
         Args:
             prompts: B texts; "" is the empty prompt.
             max_sequence_length: L, in T5 tokens; a longer prompt is cut, with a warning in the log.
-
-        Raises:
-            RuntimeError: once the text encoders are released.
         """
-        if self.text_encoder is None:
-            raise RuntimeError("the text encoders are released; encode prompts before")
+        text_encoder, text_encoder_2, tokenizer, tokenizer_2 = map(self._part, TEXT)
         for prompt in prompts:
-            length = len(self.tokenizer_2(prompt).input_ids)
+            length = len(tokenizer_2(prompt).input_ids)
             if length > max_sequence_length:
                 logger.warning("prompt cut from %d to %d tokens: %s", length, max_sequence_length, prompt)
-        ids = _token_ids(self.tokenizer, prompts, self.tokenizer.model_max_length).to(self.device)
-        ids_2 = _token_ids(self.tokenizer_2, prompts, max_sequence_length).to(self.device)
-        pooled = self.text_encoder(ids).pooler_output
-        embeds = self.text_encoder_2(ids_2)[0]
+        ids = _token_ids(tokenizer, prompts, tokenizer.model_max_length).to(self.device)
+        ids_2 = _token_ids(tokenizer_2, prompts, max_sequence_length).to(self.device)
+        pooled = text_encoder(ids).pooler_output
+        embeds = text_encoder_2(ids_2)[0]
         return PromptEmbeds(embeds.to(self.dtype), pooled.to(self.dtype))
 
     @torch.no_grad()
@@ -118,22 +150,15 @@ class Flux:
 
         The posterior's mode, not a sample: two samples would put noise into the direction source - target.
         z' = (z - shift_factor) * scaling_factor, so that latents are about standard normal.
-
-        Raises:
-            RuntimeError: once the VAE is released.
         """
-        vae = self._vae()
+        vae = self.vae
         latents = vae.encode(pixels.to(self.device, self.dtype)).latent_dist.mode()
         return (latents.float() - vae.config.shift_factor) * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Pixels (B, 3, 8h, 8w), float32 in [-1, 1], of latents (B, C, h, w).
-
-        Raises:
-            RuntimeError: once the VAE is released.
-        """
-        vae = self._vae()
+        """Pixels (B, 3, 8h, 8w), float32 in [-1, 1], of latents (B, C, h, w)."""
+        vae = self.vae
         latents = latents.to(self.device) / vae.config.scaling_factor + vae.config.shift_factor
         return vae.decode(latents.to(self.dtype)).sample.float().clamp(-1, 1)
 
@@ -154,17 +179,21 @@ class Flux:
         guidance = None
         if config.guidance_embeds:
             guidance = torch.full((batch,), guidance_scale, device=latents.device)
-        velocity = self.transformer(
-            hidden_states=pack_latents(latents).to(self.dtype),
-            # FluxPipeline's own rounding: timesteps of 0-1000 in the model's dtype, then sigma
-            timestep=(sigma * 1000).to(self.dtype) / 1000,
-            guidance=guidance,
-            encoder_hidden_states=embeds.prompt_embeds,
-            pooled_projections=embeds.pooled_prompt_embeds,
-            txt_ids=torch.zeros(embeds.prompt_embeds.shape[1], 3, device=latents.device),
-            img_ids=image_ids(height, width, latents.device),
-            return_dict=False,
-        )[0]
+        self.forwards.calls += 1
+        self.forwards.images += batch
+        # autocast: the base is in its dtype already; adapters are float32, and so are their gradients
+        with torch.autocast(latents.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
+            velocity = self.transformer(
+                hidden_states=pack_latents(latents).to(self.dtype),
+                # FluxPipeline's own rounding: timesteps of 0-1000 in the model's dtype, then sigma
+                timestep=(sigma * 1000).to(self.dtype) / 1000,
+                guidance=guidance,
+                encoder_hidden_states=embeds.prompt_embeds,
+                pooled_projections=embeds.pooled_prompt_embeds,
+                txt_ids=torch.zeros(embeds.prompt_embeds.shape[1], 3, device=latents.device),
+                img_ids=image_ids(height, width, latents.device),
+                return_dict=False,
+            )[0]
         return unpack_latents(velocity, height, width).to(latents.dtype)
 
     def sigmas(self, num_inference_steps: int, height: int, width: int) -> Tensor:
@@ -189,80 +218,35 @@ class Flux:
             self.device
         )
 
-    def _vae(self) -> Any:
-        if self.vae is None:
-            raise RuntimeError("the VAE is released; encode and decode before")
-        return self.vae
+    def _part(self, name: str) -> Any:
+        if name not in self.parts:
+            self.parts |= self._load(TEXT if name in TEXT else (name,))
+        return self.parts[name]
+
+    def _load(self, names: Sequence[str]) -> dict[str, Any]:
+        return load_parts(self.path, names, self.device, self.dtype, self.quantization)
+
+    def _release(self, *names: str) -> None:
+        for name in names:
+            self.parts.pop(name, None)
+        _free_memory(self.device)
 
 
-@dataclass(frozen=True)
-class FluxVelocity:
-    """A Flux with prompt and guidance fixed: the `VelocityModel` of utils.objectives, and for sampling."""
-
-    flux: Flux
-    embeds: PromptEmbeds
-    guidance_scale: float
-
-    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,), with the adapters now active."""
-        return self.flux.predict_velocity(x_t, sigma, self.embeds, self.guidance_scale)
-
-    def adapters(
-        self, train: str | None = None, frozen: Sequence[str] = (), scale: float = 1.0
-    ) -> AbstractContextManager[None]:
-        """Inside: `train` active at `scale`, `frozen` at 1, nothing else; only `train` gets gradients."""
-        trained = {} if train is None else {train: scale}
-        return use_adapters(self.flux.transformer, dict.fromkeys(frozen, 1.0) | trained, list(trained))
-
-    def scaled(self, scales: Mapping[str, float]) -> ScaledVelocity:
-        """The velocity with these adapters at these scales, none getting gradients: for sampling."""
-        return ScaledVelocity(self, scales)
-
-
-@dataclass(frozen=True)
-class ScaledVelocity:
-    """A FluxVelocity at fixed adapter scales."""
-
-    model: FluxVelocity
-    scales: Mapping[str, float]
-
-    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,)."""
-        with use_adapters(self.model.flux.transformer, self.scales):
-            return self.model(x_t, sigma)
-
-
-def load_flux(path: str, device: torch.device, dtype: torch.dtype) -> Flux:
-    """Load a FLUX pipeline, frozen and in eval mode.
+def load_flux(path: str, device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Flux:
+    """A FLUX pipeline, frozen and in eval mode.
 
     Args:
         path: a folder in diffusers layout, or a hub id.
         device: where all parts go.
         dtype: of all parts.
+        quantization: of the transformer's linears.
 
     Raises:
-        UserError: if there is no complete pipeline at `path`.
+        UserError: if there is no complete pipeline at `path`; also later, of a part that can't be loaded.
     """
-    try:
-        pipeline = FluxPipeline.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"pretrained_model_name_or_path: expected a diffusers FLUX model at {path}, found: {reason}"
-        ) from error
-    for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-        part.requires_grad_(False).eval().to(device)
-    return Flux(
-        transformer=pipeline.transformer,
-        vae=pipeline.vae,
-        scheduler=pipeline.scheduler,
-        text_encoder=pipeline.text_encoder,
-        text_encoder_2=pipeline.text_encoder_2,
-        tokenizer=pipeline.tokenizer,
-        tokenizer_2=pipeline.tokenizer_2,
-        device=device,
-        dtype=dtype,
-    )
+    flux = Flux(path, device, dtype, quantization)
+    flux.scheduler  # noqa: B018  a wrong path is told now
+    return flux
 
 
 def pack_latents(latents: Tensor) -> Tensor:

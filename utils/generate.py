@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.adapters import remove_adapter
 from utils.config import Config
-from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.flux import Flux, PromptEmbeds
 from utils.inversion import Inversion, build_inversion
 from utils.lora_files import load_lora
 from utils.lora_metadata import check_base
@@ -24,6 +24,7 @@ from utils.photos import Photo
 from utils.runs import RealRun
 from utils.sampling import OnStep, Scale, initial_noise, sweep_skips
 from utils.schema import SliderScale
+from utils.velocity import FluxVelocity, ScaledVelocity
 
 Sweep = dict[int, dict[Scale, Tensor]]
 """{skip: {scale: pixels (B, 3, H, W) in [-1, 1], float32 on the CPU}}"""
@@ -69,7 +70,6 @@ def sweep_images(
     skips: Sequence[int],
     scales: Sequence[Scale],
     config: Config,
-    batch_size: int = 8,
     progress: Callable[[int], object] | None = None,
 ) -> Sweep[Scale]:
     """Generate one image for every seed, skip and scale.
@@ -83,8 +83,7 @@ def sweep_images(
         seeds: at least one; each draws the noise of its image.
         skips: step indices in 0..num_inference_steps.
         scales: slider scales, of either sign; of several edits together, a tuple of one each.
-        config: gives resolution, num_inference_steps and guidance_scale.
-        batch_size: seeds that go through the model together.
+        config: gives resolution, num_inference_steps, guidance_scale and batch_size_gen.
         progress: called after each forward pass with the number of images in it; len(seeds) *
             sweep_forwards(num_inference_steps, skips, scales) in all.
 
@@ -94,10 +93,7 @@ def sweep_images(
     Raises:
         ValueError: no seed, skip or scale; a skip out of range; a scale other than 0 without the adapter.
     """
-    batches = [
-        images
-        for _, images in sweep_batches(flux, embeds, seeds, skips, scales, config, batch_size, progress)
-    ]
+    batches = [images for _, images in sweep_batches(flux, embeds, seeds, skips, scales, config, progress)]
     if not batches:
         raise ValueError("expected at least one seed, found none")
     return {
@@ -113,21 +109,21 @@ def sweep_batches(
     skips: Sequence[int],
     scales: Sequence[Scale],
     config: Config,
-    batch_size: int = 8,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Sequence[int], Sweep[Scale]]]:
-    """Yield `batch_size` seeds at a time, as (these seeds, their images); see `sweep_images`."""
+    """Yield up to batch_size_gen seeds at a time, as (these seeds, their images); see `sweep_images`."""
     height = width = config.resolution // 8
-    shape = (flux.vae.config.latent_channels, height, width)
+    shape = (flux.latent_channels, height, width)
     on_step = _counter(progress)
+    names = semantic_names(len(scales[0]) if scales and isinstance(scales[0], tuple) else 1)
     sigmas = flux.sigmas(config.num_inference_steps, height, width)
-    embeds = embeds.expand(len(seeds))
+    embeds, batch_size = embeds.expand(len(seeds)), config.batch_size_gen
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]
         part = slice(first, first + batch_size)
         own = PromptEmbeds(embeds.prompt_embeds[part], embeds.pooled_prompt_embeds[part])
         latents = sweep_skips(
-            _velocity_for(FluxVelocity(flux, own, config.guidance_scale)),
+            velocity_for(_model(flux, own, config), names),
             initial_noise(batch, shape).to(flux.device),
             sigmas,
             skips,
@@ -143,15 +139,21 @@ def sweep_batches(
         )
 
 
-def _velocity_for(model: FluxVelocity) -> Callable[[SliderScale], Any]:
-    """Slider scale -> velocity; the base needs no adapter."""
+def velocity_for(
+    model: FluxVelocity, names: Sequence[str]
+) -> Callable[[Sequence[SliderScale]], ScaledVelocity]:
+    """Slider scales -> velocity of a batch with a part at each; the edits are the adapters `names`."""
 
-    def velocity_for(scale: SliderScale) -> Any:
-        each = scale if isinstance(scale, tuple) else (scale,)
-        scales = zip(semantic_names(len(each)), each, strict=True)
-        return model.scaled({name: own for name, own in scales if own != 0})
+    def at(scales: Sequence[SliderScale]) -> ScaledVelocity:
+        each = [scale if isinstance(scale, tuple) else (scale,) for scale in scales]
+        return model.scaled(*(_acting(dict(zip(names, own, strict=True))) for own in each))
 
-    return velocity_for
+    return at
+
+
+def _acting(scales: dict[str, float]) -> dict[str, float]:
+    """Without those at 0: the base needs no adapter."""
+    return {name: scale for name, scale in scales.items() if scale}
 
 
 def _counter(progress: Callable[[int], object] | None) -> OnStep | None:
@@ -163,6 +165,10 @@ def _counter(progress: Callable[[int], object] | None) -> OnStep | None:
         progress(len(x_t))
 
     return on_step
+
+
+def _model(flux: Flux, embeds: PromptEmbeds, config: Config) -> FluxVelocity:
+    return FluxVelocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
 
 
 def inversion_of(config: Config) -> Inversion:
@@ -187,7 +193,7 @@ def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: Prompt
     x_0 = flux.encode_images(photo.pixels[None])
     noise = initial_noise([seed], x_0.shape[1:]).to(flux.device)
     sigmas = flux.sigmas(config.num_inference_steps, *x_0.shape[-2:])
-    fields = FluxVelocity(flux, embeds, config.guidance_scale).scaled
+    fields = _model(flux, embeds, config).scaled
     scales = list(dict.fromkeys([*config.scales, 0.0]))
     edits: Sweep[float] = {}
     for skip in config.skips:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import ClassVar, Protocol
 
 import torch
@@ -28,8 +28,11 @@ from utils.errors import UserError, nearest
 from utils.flow import per_sample
 from utils.sampling import VelocityFn, euler_sample, sweep
 
-Fields = Callable[[Mapping[str, float]], VelocityFn]
-"""Adapter scales -> velocity field; {} is the bare base model. `FluxVelocity.scaled` is one."""
+Fields = Callable[..., VelocityFn]
+"""Adapter scales -> velocity field; {} is the bare base model. `FluxVelocity.scaled` is one.
+
+Called with n of them, it gives the field of a batch of n equal parts, each at its own: one forward pass.
+"""
 
 
 class Inversion(Protocol):
@@ -61,26 +64,26 @@ class Inversion(Protocol):
 
 # --- a LoRA trained on the photograph ---
 
-Rule = Callable[[Fields, float, float], VelocityFn]
-"""(fields, slider scale s other than 0, weight w) -> the edited velocity beside an inversion LoRA."""
+Term = tuple[float, Mapping[str, float]]
+"""(factor, adapter scales): this much of the velocity at these."""
+
+Rule = Callable[[float, float], list[Term]]
+"""(slider scale s other than 0, weight w) -> the edited velocity beside an inversion LoRA, a sum of terms."""
 
 
-def _difference(fields: Fields, scale: float, weight: float) -> VelocityFn:
+def _difference(scale: float, weight: float) -> list[Term]:
     """v_inv + w (v(semantic s) - v): the semantic adapter's change, added to the photograph's velocity."""
-    v_inv, v_semantic, v = fields({"inversion": 1.0}), fields({"semantic": scale}), fields({})
-    return lambda x, sigma: v_inv(x, sigma) + weight * (v_semantic(x, sigma) - v(x, sigma))
+    return [(1.0, {"inversion": 1.0}), (weight, {"semantic": scale}), (-weight, {})]
 
 
-def _joint(fields: Fields, scale: float, weight: float) -> VelocityFn:
+def _joint(scale: float, weight: float) -> list[Term]:
     """v_inv + w (v(inversion + semantic s) - v_inv): both adapters active at once."""
-    v_inv, v_both = fields({"inversion": 1.0}), fields({"inversion": 1.0, "semantic": scale})
-    return lambda x, sigma: torch.lerp(v_inv(x, sigma), v_both(x, sigma), weight)
+    return [(1 - weight, {"inversion": 1.0}), (weight, {"inversion": 1.0, "semantic": scale})]
 
 
-def _authors(fields: Fields, scale: float, weight: float) -> VelocityFn:
+def _authors(scale: float, weight: float) -> list[Term]:
     """v_inv + w (v(semantic s) - v_inv): the authors' own rule, which jumps between scale 0 and any other."""
-    v_inv, v_semantic = fields({"inversion": 1.0}), fields({"semantic": scale})
-    return lambda x, sigma: torch.lerp(v_inv(x, sigma), v_semantic(x, sigma), weight)
+    return [(1 - weight, {"inversion": 1.0}), (weight, {"semantic": scale})]
 
 
 RULES: dict[str, Rule] = {"difference": _difference, "joint": _joint, "authors": _authors}
@@ -104,12 +107,36 @@ class Lora:
     ) -> dict[float, Tensor]:
         """See `Inversion.edit`; x_0 is known to the adapter alone."""
 
-        def velocity_for(scale: float) -> VelocityFn:
-            if scale == 0:
-                return fields({"inversion": 1.0})
-            return RULES[self.rule](fields, scale, self.weight)
+        def velocity_for(scales: Sequence[float]) -> VelocityFn:
+            return _sums(fields, [self._terms(scale) for scale in scales])
 
         return sweep(velocity_for, noise, sigmas, skip, scales)
+
+    def _terms(self, scale: float) -> list[Term]:
+        return RULES[self.rule](scale, self.weight) if scale else [(1.0, {"inversion": 1.0})]
+
+
+def _sums(fields: Fields, sums: Sequence[Sequence[Term]]) -> VelocityFn:
+    """Velocity of a batch with a sum of terms for each of its equal parts; all terms in one forward pass."""
+    terms = [term for one in sums for term in one]
+    velocity = fields(*(scales for _, scales in terms))
+
+    def summed(x: Tensor, sigma: Tensor) -> Tensor:
+        parts, levels = (_each_term(each, sums) for each in (x, sigma))
+        velocities = velocity(torch.cat(parts), torch.cat(levels)).chunk(len(terms))
+        weighted = [factor * v for (factor, _), v in zip(terms, velocities, strict=True)]
+        ends = [*accumulate(map(len, sums))]
+        starts = [0, *ends[:-1]]
+        return torch.cat(
+            [torch.stack(weighted[start:end]).sum(0) for start, end in zip(starts, ends, strict=True)]
+        )
+
+    return summed
+
+
+def _each_term(batch: Tensor, sums: Sequence[Sequence[Term]]) -> list[Tensor]:
+    """Each of a batch's parts as often as its sum has terms."""
+    return [part for one, part in zip(sums, batch.chunk(len(sums)), strict=True) for _ in one]
 
 
 # --- the flow run backwards ---
@@ -174,7 +201,8 @@ class Backwards:
     ) -> dict[float, Tensor]:
         """See `Inversion.edit`; there is no chance in it."""
         x_skip = self.integrate(fields({}), x_0, sigmas[skip:].flip(0))
-        return {scale: self.integrate(fields({"semantic": scale}), x_skip, sigmas[skip:]) for scale in scales}
+        edited = self.integrate(_edited(fields, scales), _copies(x_skip, scales), sigmas[skip:])
+        return _by_scale(edited, scales)
 
     @torch.no_grad()
     def integrate(self, velocity: VelocityFn, x: Tensor, sigmas: Tensor) -> Tensor:
@@ -212,16 +240,15 @@ class RFInversion:
         release = down[round(self.held * (len(down) - 1))]
         x_skip = self.up(base, x_0, down.flip(0), noise)
 
-        def steered_down(velocity: VelocityFn) -> VelocityFn:
-            def steered(x: Tensor, sigma: Tensor) -> Tensor:
-                v = velocity(x, sigma)
-                return torch.lerp(v, (x - x_0) / per_sample(sigma, x), self.eta) if sigma[0] > release else v
+        velocity, x_photo = _edited(fields, scales), _copies(x_0, scales)
 
-            return steered
+        def steered(x: Tensor, sigma: Tensor) -> Tensor:
+            v = velocity(x, sigma)
+            if sigma[0] <= release:
+                return v
+            return torch.lerp(v, (x - x_photo) / per_sample(sigma, x), self.eta)
 
-        return {
-            scale: euler_sample(steered_down(fields({"semantic": scale})), x_skip, down) for scale in scales
-        }
+        return _by_scale(euler_sample(steered, _copies(x_skip, scales), down), scales)
 
     @torch.no_grad()
     def up(self, velocity: VelocityFn, x: Tensor, sigmas: Tensor, noise: Tensor) -> Tensor:
@@ -259,20 +286,40 @@ class FlowEdit:
     ) -> dict[float, Tensor]:
         """See `Inversion.edit`. Each step's noise is `noise` newly shuffled: chance lies in it alone."""
         generator = torch.Generator().manual_seed(0)
-        moved = dict.fromkeys(scales, x_0)
-        base = fields({})
-        edited = {scale: fields({"semantic": scale}) for scale in scales if scale != 0}
+        edited = [scale for scale in dict.fromkeys(scales) if scale]
+        if not edited:
+            return dict.fromkeys(scales, x_0)
+        velocity = fields({}, *({"semantic": scale} for scale in edited))
+        z = _copies(x_0, edited)
         for sigma, sigma_next in pairwise(sigmas[skip:]):
-            level, change = sigma.expand(len(x_0)), dict.fromkeys(edited, torch.zeros_like(x_0))
+            change = torch.zeros_like(z)
             for _ in range(self.draws):
                 x_source = (1 - sigma) * x_0 + sigma * _shuffled(noise, generator)
-                v_source = base(x_source, level)
-                for scale, velocity in edited.items():
-                    v_edited = velocity(moved[scale] + x_source - x_0, level)
-                    change[scale] = change[scale] + (v_edited - v_source) / self.draws
-            for scale in edited:
-                moved[scale] = moved[scale] + (sigma_next - sigma) * change[scale]
-        return moved
+                x_edited = z + _copies(x_source - x_0, edited)
+                v = velocity(torch.cat([x_source, x_edited]), sigma.expand(len(x_0) + len(z)))
+                v_source, v_edited = v[: len(x_0)], v[len(x_0) :]
+                change = change + (v_edited - _copies(v_source, edited)) / self.draws
+            z = z + (sigma_next - sigma) * change
+        moved = _by_scale(z, edited)
+        return {scale: moved.get(scale, x_0) for scale in scales}
+
+
+# --- all scales as one batch ---
+
+
+def _edited(fields: Fields, scales: Sequence[float]) -> VelocityFn:
+    """The velocity of a batch with a part at each slider scale."""
+    return fields(*({"semantic": scale} for scale in scales))
+
+
+def _copies(x: Tensor, scales: Sequence[float]) -> Tensor:
+    """(B, ...) -> (len(scales) B, ...), a part for each scale."""
+    return x.repeat(len(scales), *[1] * (x.ndim - 1))
+
+
+def _by_scale(x: Tensor, scales: Sequence[float]) -> dict[float, Tensor]:
+    """(len(scales) B, ...) -> {scale: (B, ...)}."""
+    return dict(zip(scales, x.chunk(len(scales)), strict=True))
 
 
 TRAINING_FREE: dict[str, Callable[[], Inversion]] = {

@@ -23,6 +23,7 @@ from utils.records import project_version, software
 from utils.runs import Run
 
 BASE_MODEL, BASE_HASH = "base_model", "base_hash"
+_REMEMBERED = "_pairedit_base_hash"
 _SAMPLES = 16  # weights of each linear that the base's hash looks at
 
 
@@ -30,8 +31,11 @@ def base_hash(transformer: nn.Module) -> str:
     """Tell base models apart: a hash of the names, shapes and some weights of all linears, 16 hex digits.
 
     Of each linear, 16 evenly spaced weights are read, in bfloat16, so that the hash is the same in whatever
-    dtype the base is loaded, and of a transformer with adapters that of its base.
+    dtype the base is loaded, and of a transformer with adapters that of its base. Once weights are quantized
+    it can't be read off them: `remember_base_hash` before.
     """
+    if (remembered := vars(transformer).get(_REMEMBERED)) is not None:
+        return remembered
     names, values = [], []
     for name, linear in linear_layers(transformer).items():
         weight = linear.weight.detach().flatten()
@@ -41,6 +45,11 @@ def base_hash(transformer: nn.Module) -> str:
     digest = sha256("\n".join(names).encode())
     digest.update(torch.cat(values).view(torch.uint8).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def remember_base_hash(transformer: nn.Module) -> None:
+    """Have `base_hash` of this transformer stay what it is now, whatever becomes of its weights."""
+    setattr(transformer, _REMEMBERED, base_hash(transformer))
 
 
 def evenly_spaced(length: int) -> Tensor:

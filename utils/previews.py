@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from PIL import Image
 
 from utils.config import Run
 from utils.figures import Grid, draw_grid, to_images
-from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.flux import Flux, PromptEmbeds
+from utils.generate import velocity_for
 from utils.sampling import initial_noise, sweep
+from utils.velocity import FluxVelocity
 
 _TILE = 128  # pixels
 _SCALES = [0.0, 0.5, 1.0]  # where the study leaves them to a calibration that is not there yet
@@ -30,14 +30,10 @@ def sample_grid(run: Run, flux: Flux, adapter: str, embeds: PromptEmbeds) -> Ima
     seeds = range(config.start_seed_gen, config.start_seed_gen + config.count_gen)
     scales = config.scales or _SCALES
     side = config.resolution // 8
-    noise = initial_noise(seeds, (flux.vae.config.latent_channels, side, side)).to(flux.device)
-    model = FluxVelocity(flux, embeds.expand(len(seeds)), config.guidance_scale)
-
-    def velocity_for(scale: float) -> Any:
-        return model.scaled({adapter: scale} if scale else {})
-
+    noise = initial_noise(seeds, (flux.latent_channels, side, side)).to(flux.device)
+    model = FluxVelocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
     sigmas = flux.sigmas(config.num_inference_steps, side, side)
-    latents = sweep(velocity_for, noise, sigmas, config.skips[0], scales)
+    latents = sweep(velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales)
     columns = [to_images(flux.decode_latents(latents[scale]).cpu()) for scale in scales]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], list(map(str, seeds))), _TILE)

@@ -169,15 +169,19 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     """
     import torch
 
+    from utils.compiling import compile_blocks
     from utils.flux import load_flux
 
     config = study.config
     device = resolve_device(config.device, warn=lambda line: print(line, file=sys.stderr))
     print(f"base: {study.model_path} on {device}, {config.dtype}", flush=True)
-    flux = load_flux(study.model_path, device, getattr(torch, config.dtype))
+    torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
+    flux = load_flux(study.model_path, device, getattr(torch, config.dtype), config.quantization)
     length = config.max_sequence_length
     embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
-    flux.release_text_encoders()
+    flux.release_text_encoders()  # before the transformer is there: a card may not hold both
+    if config.compile:
+        compile_blocks(flux.transformer)
     return flux, embeds
 
 

@@ -90,7 +90,7 @@ def euler_sample(
 
 
 def sweep_skips(
-    velocity_for: Callable[[Scale], VelocityFn],
+    velocity_for: Callable[[Sequence[Scale]], VelocityFn],
     x_start: Tensor,
     sigmas: Tensor,
     skips: Sequence[int],
@@ -100,17 +100,17 @@ def sweep_skips(
     """Generate at every slider scale, the edit setting in at step `skip`, for every skip.
 
     Before `skip` all scales follow the unedited base (scale 0), which keeps the composition; that prefix is
-    computed once. All skips share one base trajectory, and scale 0 is its end: the edited scales cost
-    N - skip forward passes each and nothing is computed twice (`sweep_forwards` gives the number).
+    computed once. All skips share one base trajectory, scale 0 is its end, and the edited scales branch off
+    it. At each step all branches go through the model as one batch, and nothing is computed twice:
+    `sweep_forwards` gives the number of images.
 
     Args:
-        velocity_for: slider scale -> velocity field. Called for scale 0 first, then once for every other
-            scale, and a field is no longer used when the next is asked for, so it may switch adapters.
+        velocity_for: slider scales -> velocity field of a batch of as many equal parts, one at each.
         x_start: (B, ...), noise at sigmas[0].
         sigmas: (N + 1,) as in `euler_sample`.
         skips: step indices in 0..N; N means the edit never sets in.
         scales: slider scales, of either sign, or one a LoRA in a tuple; a repeated one is computed once.
-        on_step: as in `euler_sample`, called for every forward pass made.
+        on_step: as in `euler_sample`, with the states of all branches at once.
 
     Returns:
         {skip: {scale: (B, ...) at sigmas[N]}}, in the order of `skips` and `scales`.
@@ -123,25 +123,26 @@ def sweep_skips(
         raise ValueError(f"expected at least one skip and one scale, found skips={skips}, scales={scales}")
     if outside := [skip for skip in skips if not 0 <= skip <= num_steps]:
         raise ValueError(f"expected every skip within 0..{num_steps}, found {outside}")
-    edited = _edited(scales)
+    edited, zero = _edited(scales), _zero(scales[0])
     base_end = num_steps if len(edited) < len(set(scales)) else max(skips)
 
-    base = {0: x_start}
-    base_velocity, done = velocity_for(_zero(scales[0])), 0
-    for step in sorted({*skips, base_end}):
-        base[step] = euler_sample(base_velocity, base[done], sigmas, done, step, on_step)
-        done = step
-
-    samples: dict[int, dict[Scale, Tensor]] = {skip: dict.fromkeys(scales, base[done]) for skip in skips}
-    for scale in edited:
-        velocity = velocity_for(scale)
-        for skip in samples:
-            samples[skip][scale] = euler_sample(velocity, base[skip], sigmas, skip, None, on_step)
-    return samples
+    base, branches = x_start, dict[tuple[int, Scale], Tensor]()
+    for step in range(num_steps):
+        if step in skips:
+            branches |= {(step, scale): base for scale in edited}
+        states = [base] * (step < base_end) + [*branches.values()]
+        velocity = velocity_for([zero] * (step < base_end) + [scale for _, scale in branches])
+        states = [
+            *euler_sample(velocity, torch.cat(states), sigmas, step, step + 1, on_step).chunk(len(states))
+        ]
+        if step < base_end:
+            base = states.pop(0)
+        branches = dict(zip(branches, states, strict=True))
+    return {skip: {scale: branches.get((skip, scale), base) for scale in scales} for skip in skips}
 
 
 def sweep(
-    velocity_for: Callable[[Scale], VelocityFn],
+    velocity_for: Callable[[Sequence[Scale]], VelocityFn],
     x_start: Tensor,
     sigmas: Tensor,
     skip: int,
@@ -153,7 +154,7 @@ def sweep(
 
 
 def sweep_forwards(num_inference_steps: int, skips: Sequence[int], scales: Sequence[Scale]) -> int:
-    """Count the forward passes `sweep_skips` makes, the total of its progress bar."""
+    """Count the images, of each seed, that `sweep_skips` sends through the model."""
     edited = _edited(scales)
     base = num_inference_steps if len(edited) < len(set(scales)) else max(skips)
     return base + len(edited) * sum(num_inference_steps - skip for skip in set(skips))

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 RESIZE_RULES = ("error", "stretch", "center_crop")
 DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("none", "nf4", "int8", "fp8")
 INVERSIONS = ("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit")
 INVERSION_RULES = ("difference", "joint", "authors")
 JUDGES = ("clip", "probe")
@@ -35,6 +36,8 @@ class Config:
     pretrained_model_name_or_path: str = "black-forest-labs/FLUX.1-dev"
     resolution: int = 512  # pixels a side, of the pairs and of generated images
     dtype: str = "bfloat16"  # of the frozen base; adapters are always float32
+    quantization: str = "none"  # of the frozen base's blocks: none, nf4 (bitsandbytes), int8, fp8 (torchao)
+    compile: bool = False  # compile the transformer's blocks: faster steps after a minute or so
     max_sequence_length: int = 512  # T5 tokens a prompt
 
     # the pairs: datasets_folder/DATASET/{source_folder,target_folder}, matched by file stem
@@ -72,6 +75,7 @@ class Config:
     train_start: int = 1  # number of the first version
     train_count: int = 1  # how many versions, each with a seed of its own (seed + version)
     seed: int = 0
+    joint_passes: bool = True  # a step's forward passes as one batch: faster, and all their memory at once
     gradient_checkpointing: bool = False  # less memory for about a third more time
     log_every: int = 10  # steps between two lines of the loss log
     output_folder: str = "output/models/image/"
@@ -91,6 +95,7 @@ class Config:
     use_random_seed: bool = False
     start_seed_gen: int = 6666
     count_gen: int = 2  # images (seeds) for each run and skip
+    batch_size_gen: int = 8  # most images in one forward pass, of several seeds and scales
     skips: list[int] = field(default_factory=lambda: [14])  # step index from which the adapter is active
     scales: list[float] = field(
         default_factory=lambda: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -124,7 +129,7 @@ KEYS: dict[str, Any] = get_type_hints(Config)
 
 # What a trained LoRA does not depend on: the machine, and all from generation on.
 AFTER_TRAINING = {
-    *("device", "output_folder", "base", "log_every"),
+    *("device", "output_folder", "base", "log_every", "compile", "joint_passes", "gradient_checkpointing"),
     *("save_per_steps", "save_total_limit", "sample_per_steps", "resume", "push_to_hub"),
     *list(KEYS)[list(KEYS).index("use_trained_lora_path") :],
 }
@@ -184,6 +189,7 @@ _RULES: dict[str, Rule] = {
     # The VAE shrinks by 8 and FLUX packs 2 x 2 latents into a token.
     "resolution": ((lambda value: 0 < value <= 8192 and value % 16 == 0), "a multiple of 16 up to 8192"),
     "dtype": _one_of(DTYPES),
+    "quantization": _one_of(QUANTIZATIONS),
     "resize": _one_of(RESIZE_RULES),
     "inversion": _one_of(INVERSIONS),
     "judge": _one_of(JUDGES),
@@ -212,7 +218,7 @@ _RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("max_sequence_length", "log_every", "count_gen"), _at_least(1)),
     "rank": _between(1, 8192),
-    "batch_size": _between(1, 4096),
+    **dict.fromkeys(("batch_size", "batch_size_gen"), _between(1, 4096)),
 }
 
 
@@ -301,6 +307,8 @@ def contradictions(config: Config) -> list[str]:
         faults.append(
             "trained_lora_path: expected a LoRA file, since use_trained_lora_path is on; found nothing"
         )
+    if config.quantization != "none" and config.dtype != "bfloat16":
+        faults.append(f"dtype: expected bfloat16, since quantization is on; found {config.dtype}")
     loras = len(config.trained_lora_path) if config.use_trained_lora_path else 1
     if config.lora_scales and len(config.lora_scales) != loras:
         faults.append(

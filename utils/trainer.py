@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,14 @@ from utils.batches import Batches
 from utils.checkpoints import Checkpoint, Learner, interruptible, kept_rng, restore, take_checkpoint
 from utils.config import Config, Run, save_config
 from utils.files import write_atomically
-from utils.flux import Flux, FluxVelocity, PromptEmbeds
+from utils.flux import Flux, PromptEmbeds
 from utils.lora_files import save_lora, save_reference
 from utils.lora_metadata import base_hash, training_metadata
 from utils.model_card import write_card
 from utils.objectives import Objective
 from utils.previews import sample_grid
 from utils.records import recorded
+from utils.velocity import FluxVelocity
 
 Drawn = TypeVar("Drawn")
 HINT = "a smaller lr may help"
@@ -117,12 +118,13 @@ def train(
         learner = Learner(weights, optimizer, lr_scheduler, generator, base_hash(flux.transformer))
         if before:
             restore(before, learner)
+        flux.release_vae()  # the batches are encoded
         for global_step in range(done + 1, config.train_iteration + 1):
             # closing: after an error the adapters are put back to rest at once, not when garbage is collected
             with closing(objective.losses(model, batches.draw(generator))) as losses:
-                for name, loss in losses:
-                    accelerator.backward(loss)
-                    log.add(global_step, name, loss.detach())
+                for by_name in losses:
+                    accelerator.backward(sum(by_name.values()))
+                    log.add(global_step, by_name)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
@@ -131,6 +133,7 @@ def train(
             log.end_step(global_step, flush=save or stop)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
                 log.picture(sample_grid(run, flux, objective.saved, embeds), global_step)
+                flux.release_vae()
             if save or stop:  # the state last: where it is, the LoRA of its step is
                 _check_finite(run, parameters, global_step)
                 _save(run, flux, objective.saved, batches.learned_from, global_step)
@@ -181,9 +184,9 @@ class _Log:
         """Of training, what came before it was resumed included."""
         return self._seconds + time.perf_counter() - self._started
 
-    def add(self, global_step: int, name: str, loss: Tensor) -> None:
-        """Keep one loss of a step."""
-        self._pending.append((global_step, name, loss))
+    def add(self, global_step: int, losses: Mapping[str, Tensor]) -> None:
+        """Keep losses of a step, by name."""
+        self._pending += [(global_step, name, loss.detach()) for name, loss in losses.items()]
 
     def picture(self, image: Image.Image, global_step: int) -> None:
         """Keep a picture of a step, in samples/ and in TensorBoard."""

@@ -1,0 +1,93 @@
+"""A frozen base in 8 or 4 bits a weight, for cards that can't hold it in 16.
+
+The linears of the transformer blocks, all but a hundredth of FLUX, are quantized; adapters on them are
+float32 and trained as ever (QLoRA, arXiv 2305.14314). The libraries are optional: pip install .[quantization]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.adapters import linear_layers
+from utils.errors import UserError, nearest
+from utils.lora_metadata import remember_base_hash
+
+
+def _nf4(transformer: nn.Module, device: torch.device) -> None:
+    """4-bit NormalFloat, 64 weights sharing a scale (bitsandbytes)."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name, linear in _block_linears(transformer).items():
+        dtype = linear.weight.dtype
+        sizes = linear.in_features, linear.out_features
+        quantized = Linear4bit(*sizes, linear.bias is not None, compute_dtype=dtype, quant_type="nf4")
+        quantized.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+        quantized.bias = linear.bias
+        transformer.set_submodule(name, quantized.to(device))  # moving is what quantizes
+
+
+def _int8(transformer: nn.Module, device: torch.device) -> None:
+    """8-bit integers, one scale a row (torchao)."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    _torchao(transformer, device, Int8WeightOnlyConfig())
+
+
+def _fp8(transformer: nn.Module, device: torch.device) -> None:
+    """8-bit floats e4m3, one scale a row (torchao)."""
+    from torchao.quantization import Float8WeightOnlyConfig
+
+    _torchao(transformer, device, Float8WeightOnlyConfig())
+
+
+def _torchao(transformer: nn.Module, device: torch.device, config: Any) -> None:
+    from torchao.quantization import quantize_
+
+    for linear in _block_linears(transformer).values():  # one by one: the whole would not fit
+        quantize_(linear.to(device), config)
+
+
+# quantization -> how a transformer on the CPU is quantized in place, layer by layer on its way to the device
+QUANTIZATIONS: dict[str, Callable[[nn.Module, torch.device], None]] = {
+    "none": lambda transformer, device: None,
+    "nf4": _nf4,
+    "int8": _int8,
+    "fp8": _fp8,
+}
+
+
+def quantize(transformer: nn.Module, quantization: str, device: torch.device) -> None:
+    """Quantize a transformer's blocks in place; they are on the device then.
+
+    Args:
+        transformer: on the CPU, frozen, without adapters.
+        quantization: a key of QUANTIZATIONS.
+        device: where they go.
+
+    Raises:
+        UserError: for an unknown quantization, or one whose library is not installed.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise UserError(
+            f"quantization: expected one of {', '.join(QUANTIZATIONS)}, found {quantization}"
+            f"{nearest(quantization, QUANTIZATIONS)}"
+        )
+    remember_base_hash(transformer)  # of the weights as they are, the same for every quantization
+    try:
+        QUANTIZATIONS[quantization](transformer, device)
+    except ImportError as error:
+        raise UserError(
+            f"quantization: {quantization}: expected its library (pip install .[quantization]), "
+            f"found: {error}"
+        ) from error
+
+
+def _block_linears(transformer: nn.Module) -> dict[str, nn.Linear]:
+    """The linears of all double and single blocks by name."""
+    return {
+        name: linear for name, linear in linear_layers(transformer).items() if "transformer_blocks." in name
+    }
