@@ -3,6 +3,7 @@
 #   make demo        learn an edit from the shipped pairs, pull its slider, measure it: a few minutes on a CPU
 #   make test        lint, types and the tests
 #   make test-slow   the tests that take minutes
+#   make bench       the speed of training and sampling against the published loop, on the small FLUX
 #   make browser     Chromium for the tests that look at reports, which are skipped without; where apt-get can
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ DEMO_SEEDS ?= 8
 IN_TRAIN := cd train && ../.venv/bin/python
 READY := .venv/ready
 
-.PHONY: demo test test-slow browser
+.PHONY: demo test test-slow bench browser
 
 demo: $(READY)
 	$(IN_TRAIN) train_image_script.py --c=train_image
@@ -27,6 +28,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	.venv/bin/python -m pytest -m slow
+
+bench: $(READY)
+	.venv/bin/python -m bench.train
+	.venv/bin/python -m bench.sample
 
 browser:
 	command -v chromium || command -v chromium-browser || command -v google-chrome || (apt-get update && apt-get install --yes --no-install-recommends chromium)

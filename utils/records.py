@@ -58,11 +58,11 @@ class Record:
 def recorded(path: Path, work: str, count: int, device: torch.device, before: float = 0.0) -> Iterator[None]:
     """Write the record of what happens inside to `path`, if it ends well; `before`: seconds spent earlier."""
     made_with = software()  # now: the files may change while it works
-    _reset_peak(device)
+    reset_peak(device)
     started = perf_counter()
     yield
     seconds = before + perf_counter() - started
-    machine = _peak_bytes(device), _device_name(device)
+    machine = peak_bytes(device), device_name(device)
     record = Record(work, seconds, count, *machine, torch.__version__, made_with)
     write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
 
@@ -103,7 +103,8 @@ def _commit() -> str:
     return commit + ("+" if changes else "")
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Have `peak_bytes` count from here on, where the system lets it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _LINUX:
@@ -111,7 +112,8 @@ def _reset_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark, see proc(5)
 
 
-def _peak_bytes(device: torch.device) -> int | None:
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory held since `reset_peak`; what is counted, `Record.peak_bytes` says."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if _LINUX:
@@ -124,7 +126,8 @@ def _peak_bytes(device: torch.device) -> int | None:
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """As the card calls itself; of a CPU, its kind and the threads torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"

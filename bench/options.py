@@ -1,0 +1,92 @@
+"""The options that both commands take."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utils.config import REPOSITORY, Config, load_config
+from utils.errors import UserError
+from utils.objectives import OBJECTIVES
+from utils.targets import TARGETS
+
+TRAIN = REPOSITORY / "train"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A command line, read.
+
+    Attributes:
+        command: the line itself.
+        overrides: key=value, the base and the device among them.
+        random_weights: build FLUX.1-dev's shape in place of loading the base.
+        steps: timed steps a turn.
+        repeats: turns of each side.
+        skip_reference: measure this framework alone.
+        out: where the JSON goes.
+    """
+
+    command: str
+    overrides: list[str]
+    random_weights: bool
+    steps: int
+    repeats: int
+    skip_reference: bool
+    out: Path
+
+    def config(self, study: str) -> Config:
+        """A study of train/config/ under the options; its images are those in train/datasets/."""
+        config = load_config(study, self.overrides, TRAIN / "config", OBJECTIVES, TARGETS)
+        return replace(config, datasets_folder=str(TRAIN / config.datasets_folder))
+
+
+def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
+    """Read a command line.
+
+    Args:
+        argv: arguments, None for the process's own.
+        module: of the command, such as bench.train.
+        description: for --help.
+
+    Raises:
+        UserError: for steps or repeats below 1.
+        SystemExit: as argparse does.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--base", default="tinyflux", help="a name in train/config/base/ (tinyflux)")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="FLUX.1-dev's shape without its weights, no download"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
+    if module == "bench.train":
+        parser.add_argument("--steps", type=int, default=20, help="timed steps a turn (20)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side (5)")
+    parser.add_argument("--skip-reference", action="store_true", help="measure this framework alone")
+    parser.add_argument("--out", type=Path, help="the JSON (train/output/bench/COMMAND_BASE.json)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the study")
+    args = parser.parse_intermixed_args(argv)
+    steps = getattr(args, "steps", 1)
+    for key, value in (("--steps", steps), ("--repeats", args.repeats)):
+        if value < 1:
+            raise UserError(f"{key}: expected 1 or more, found {value}")
+    name = f"{module.rpartition('.')[2]}_{args.base}.json"
+    return Options(
+        command=shlex.join(["python", "-m", module, *argv]),
+        overrides=[f"base={args.base}", f"device={args.device}", *args.overrides],
+        random_weights=args.random_weights,
+        steps=steps,
+        repeats=args.repeats,
+        skip_reference=args.skip_reference,
+        out=args.out or TRAIN / "output" / "bench" / name,
+    )
