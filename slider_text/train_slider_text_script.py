@@ -6,7 +6,8 @@ python train_slider_text_script.py --c=slider_text train_iteration=100 datasets=
 A dataset is a file of prompts, datasets_folder/DATASET.yaml; its guidance_scale is eta, the runs' cfg_eta.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import _path  # noqa: F401
 
 from utils.config import check_writable
 from utils.errors import run_cli
+from utils.launchers import launch
+from utils.prompts import SliderPrompt
 from utils.run_folders import inputs_of
-from utils.runner import check_hub, list_runs, load_base, prepare_sliders, train_all
+from utils.runner import Study, check_hub, claiming, list_runs, load_base, prepare_sliders
 from utils.runs import Run
 
 # python_name, which is a script beside this one with a train_run, and what it is
@@ -32,14 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = {run.name: inputs_of(run, prompts[run.dataset]) for run in study.runs}
     for run in study.runs:
         check_writable(run.folder)
-    texts = [text for of_file in prompts.values() for prompt in of_file for text in prompt.texts]
+    closing = f"next: {study.command('gen_image_script.py')}"
+    return launch(study.runs, partial(workshop, study, prompts, inputs), closing)
+
+
+def workshop(
+    study: Study,
+    prompts: Mapping[str, Sequence[SliderPrompt]],
+    inputs: Mapping[str, str],
+    runs: Sequence[Run],
+) -> Callable[[Run], Path]:
+    """Load the base; gives what trains any of `runs`, on its dataset's prompts; `inputs` as of `claiming`."""
+    texts = [text for run in runs for prompt in prompts[run.dataset] for text in prompt.texts]
     flux, embeds = load_base(study, texts)
     method = import_module(study.config.python_name)
 
     def train_one(run: Run) -> None:
         method.train_run(run, flux, prompts[run.dataset], embeds)
 
-    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}", inputs)
+    return claiming(train_one, inputs)
 
 
 def _paths(run: Run) -> dict[str, Path]:

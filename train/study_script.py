@@ -11,7 +11,8 @@ key of the plan (utils/plan.py) or, for all cells, one of utils/schema.py.
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import _path  # noqa: F401
@@ -19,8 +20,10 @@ from train_image_script import METHODS as PAIR_METHODS
 
 from utils.config import check_writable, resolve_device, resolve_model_path
 from utils.errors import UserError, run_cli
+from utils.launchers import launch
+from utils.outcomes import Outcome
 from utils.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
-from utils.runner import CONFIG_FOLDER, Study, list_runs, load_base, run_all
+from utils.runner import CONFIG_FOLDER, Study, list_runs, load_base
 from utils.runs import Run
 from utils.shots import choose_prompts
 
@@ -46,10 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_pairs([cell.run for cell in cells])
     todo = [cell for cell in cells if not done(cell, plan)]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
-    failed: dict[str, str] = {}
+    outcomes: dict[str, Outcome] = {}
+    closing = f"report: {Path(plan.out) / 'report.html'}"
     try:
-        return _work(plan, todo, prompts, failed) if todo else 0
+        runs = [cell.run for cell in todo]
+        return launch(runs, partial(workshop, plan, todo, prompts), closing, outcomes) if todo else 0
     finally:  # a comparison that is stopped reports what it has
+        failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
         _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
 
 
@@ -66,13 +72,25 @@ def _check_pairs(runs: Sequence[Run]) -> None:
         load_pairs(*folders, run.config.resolution, run.config.resize, run.config.pair_count)
 
 
-def _work(
-    plan: Plan, cells: Sequence[Cell], prompts: Mapping[str, Sequence[str]], failed: dict[str, str]
-) -> int:
-    config = cells[0].run.config
+def workshop(
+    plan: Plan, cells: Sequence[Cell], prompts: Mapping[str, Sequence[str]], runs: Sequence[Run]
+) -> Callable[[Run], Path]:
+    """Load the base and what measures; gives what trains and measures the cell of any of `runs`.
+
+    Args:
+        plan: what is compared.
+        cells: those of `runs` among them, which are at least one.
+        prompts: of each cell's identities, by its run's name.
+        runs: the cells to be done in this process.
+
+    Raises:
+        UserError: for a judge that is not there.
+    """
+    by_name = {cell.run.name: cell for cell in cells}
+    config = runs[0].config
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
-    texts = [text for cell in cells for prompt in cell.prompts for text in prompt.texts]
-    texts += [prompt for cell in cells for prompt in prompts[cell.run.name]]
+    texts = [text for run in runs for prompt in by_name[run.name].prompts for text in prompt.texts]
+    texts += [prompt for run in runs for prompt in prompts[run.name]]
     from compare import Workshop
 
     from utils.measures import judge_lacks, load_tools
@@ -81,13 +99,8 @@ def _work(
     if lacking := judge_lacks(config, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
     flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
-    workshop = Workshop(plan, flux, embeds, tools)
-    by_name = {cell.run.name: cell for cell in cells}
-
-    def work(run: Run) -> Path:
-        return workshop.work(by_name[run.name], prompts[run.name])
-
-    return run_all([cell.run for cell in cells], work, f"report: {Path(plan.out) / 'report.html'}", failed)
+    of_all = Workshop(plan, flux, embeds, tools)
+    return lambda run: of_all.work(by_name[run.name], prompts[run.name])
 
 
 def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], command: str) -> None:

@@ -6,15 +6,24 @@ python train_image_real_script.py --c=train_image_real image_ids=[4000002] train
 Only `inversion: lora` needs this; the other inversions need no training.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
 from utils.config import check_writable
 from utils.errors import run_cli
+from utils.launchers import launch
 from utils.run_folders import inputs_of
-from utils.runner import check_hub, list_runs, load_base, prepare, train_all
+from utils.runner import Study, check_hub, claiming, list_runs, load_base, prepare
 from utils.runs import RealRun, expand_real_runs
+
+if TYPE_CHECKING:
+    from utils.photos import Photo
 
 METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise, on the rectified flow"}
 
@@ -27,23 +36,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if study.dry_run:
         list_runs(runs, lambda run: {"photo": run.photograph, "weights": run.weights_path()})
         return 0
-    # here, so that the checks above come at once
-    from train_image_real import train_run
-
-    from utils.photos import load_photo
+    from utils.photos import load_photo  # here, so that the checks above come at once
 
     inputs = {run.name: inputs_of(run) for run in runs}
     photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}
     for run in runs:
         check_writable(run.folder)
+    closing = f"next: {study.command('gen_image_real_script.py')} inversion=lora"
+    return launch(runs, partial(workshop, study, photos, inputs), closing)
+
+
+def workshop(
+    study: Study, photos: Mapping[str, Photo], inputs: Mapping[str, str], runs: Sequence[RealRun]
+) -> Callable[[RealRun], Path]:
+    """Load the base; gives what trains any of `runs`, on its photograph; `inputs` as of `claiming`."""
+    from train_image_real import train_run
+
     flux, embeds = load_base(study, [""])
 
     def train_one(run: RealRun) -> None:
         train_run(run, flux, photos[run.name], embeds[""])
 
-    return train_all(
-        runs, train_one, f"next: {study.command('gen_image_real_script.py')} inversion=lora", inputs
-    )
+    return claiming(train_one, inputs)
 
 
 if __name__ == "__main__":

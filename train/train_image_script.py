@@ -4,16 +4,24 @@ python train_image_script.py --c=train_image
 python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
 from utils.errors import run_cli
+from utils.launchers import launch
 from utils.run_folders import inputs_of
-from utils.runner import check_hub, list_runs, load_base, load_runs_pairs, prepare, train_all
+from utils.runner import Study, check_hub, claiming, list_runs, load_base, load_runs_pairs, prepare
 from utils.runs import Run
+
+if TYPE_CHECKING:
+    from utils.pairs import ImagePair
 
 # python_name, which is a script beside this one with a train_run, and what it is
 METHODS = {
@@ -34,13 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     pairs = load_runs_pairs(study.runs)
     inputs = {run.name: inputs_of(run) for run in study.runs}
+    closing = f"next: {study.command('gen_image_script.py')}"
+    return launch(study.runs, partial(workshop, study, pairs, inputs), closing)
+
+
+def workshop(
+    study: Study, pairs: Mapping[str, Sequence[ImagePair]], inputs: Mapping[str, str], runs: Sequence[Run]
+) -> Callable[[Run], Path]:
+    """Load the base; gives what trains any of `runs`, on its dataset's pairs; `inputs` as of `claiming`."""
     flux, embeds = load_base(study, [""])
     method = import_module(study.config.python_name)
 
     def train_one(run: Run) -> None:
         method.train_run(run, flux, pairs[run.dataset], embeds[""])
 
-    return train_all(study.runs, train_one, f"next: {study.command('gen_image_script.py')}", inputs)
+    return claiming(train_one, inputs)
 
 
 def _paths(run: Run) -> dict[str, Path]:

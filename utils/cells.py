@@ -35,10 +35,11 @@ EDITION = 2
 
 # keys that a cell's figures don't depend on: the machine, folders, saves, what generation alone knows
 _ELSEWHERE = {
-    *("device", "output_folder", "output_folder_gen", "base", "save_gif", "log_every", "start_seed_gen"),
+    *("device", "launcher", "output_folder", "output_folder_gen", "base", "save_gif", "log_every"),
     *("save_per_steps", "save_total_limit", "sample_per_steps", "resume", "push_to_hub", "other_base"),
     *("compile", "joint_passes", "gradient_checkpointing", "batch_size_gen"),
-    *("use_random_seed", "count_gen", "scales", "lora_scales", "use_trained_lora_path", "trained_lora_path"),
+    *("use_random_seed", "start_seed_gen", "count_gen", "scales", "lora_scales"),
+    *("use_trained_lora_path", "trained_lora_path"),
 }
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from utils.config import (
     Config,
@@ -25,6 +24,7 @@ from utils.config import (
     resolve_model_path,
 )
 from utils.errors import UserError
+from utils.outcomes import AnyRun, Outcome, attempt, summarize
 from utils.prompts import SliderPrompt, load_slider_prompts
 from utils.run_folders import claimed
 from utils.targets import TARGETS
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from utils.pairs import ImagePair
 
 CONFIG_FOLDER = Path("config")
-
-
-AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 @dataclass(frozen=True)
@@ -185,19 +182,12 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     return flux, embeds
 
 
-def train_all(
-    runs: Sequence[AnyRun],
-    train: Callable[[AnyRun], object],
-    closing: str,
-    inputs: Mapping[str, str],
-) -> int:
-    """Train every run that is not trained yet; see `claimed` of utils/run_folders.py and `run_all`.
+def claiming(train: Callable[[AnyRun], object], inputs: Mapping[str, str]) -> Callable[[AnyRun], Path]:
+    """The work of training a run that is not trained yet, and uploading it; see `claimed` and `attempt`.
 
     Args:
-        runs: at least one.
         train: trains one.
-        closing: what to do next.
-        inputs: hash of what each learns from, by its name, as it was when it was read.
+        inputs: hash of what each run learns from, by its name, as it was when it was read.
     """
 
     def work(run: AnyRun) -> Path:
@@ -210,16 +200,16 @@ def train_all(
             print(push_to_hub(run), flush=True)
         return run.weights_path()
 
-    return run_all(runs, work, closing)
+    return work
 
 
 def run_all(
     runs: Sequence[AnyRun],
     work: Callable[[AnyRun], Path],
     closing: str,
-    faults: dict[str, str] | None = None,
+    outcomes: dict[str, Outcome] | None = None,
 ) -> int:
-    """Do `work` for every run, whatever becomes of the others, and print a summary.
+    """Do `work` for every run here, one after another and whatever becomes of the others; print a summary.
 
     A run that fails prints its traceback, or its one line if the fault is the user's; Ctrl-C ends everything.
 
@@ -227,37 +217,16 @@ def run_all(
         runs: at least one.
         work: does one run and returns where its result lies.
         closing: what to do next, printed at the end if there is any result.
-        faults: filled with the reason of every run that fails, by its name.
+        outcomes: filled as runs end, by their names.
 
     Returns:
-        The exit status: 0, 1 if a run failed, or 2 if all did and by the user's fault.
+        The exit status, as of `summarize`.
     """
-    written: list[Path] = []
-    faults = {} if faults is None else faults
-    status = 2
+    outcomes = {} if outcomes is None else outcomes
     for number, run in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {run.name}", flush=True)
-        try:
-            written.append(work(run))
-        except UserError as error:
-            faults[run.name] = str(error)
-        except FloatingPointError as error:  # says all there is to say, in one line
-            faults[run.name] = str(error)
-            status = 1
-        except OSError as error:  # the machine's: a full disk, rights
-            faults[run.name] = f"{error.filename or run.folder}: {error.strerror or error}"
-        except Exception as error:
-            traceback.print_exc()
-            faults[run.name] = " ".join(f"{type(error).__name__}: {error}".split())
-            status = 1
-    print(f"{len(written)} of {len(runs)} {_runs(runs)} done" + "".join(f"\n  {path}" for path in written))
-    if written:
-        print(closing, flush=True)
-    for name, reason in faults.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    if not faults:
-        return 0
-    return 1 if written else status
+        outcomes[run.name] = attempt(run, work)
+    return summarize(runs, outcomes, closing)
 
 
 def _runs(runs: Sequence[Run]) -> str:

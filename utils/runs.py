@@ -91,6 +91,11 @@ class Run:
         return self.folder / "losses.jsonl"
 
     @property
+    def output_path(self) -> Path:
+        """What is printed where Ray has the run done; beside the folder, which may be moved aside."""
+        return self.folder.with_name(f"{self.name}.log")
+
+    @property
     def record_path(self) -> Path:
         """What training cost; generation writes another into seeds_folder."""
         return self.folder / "record.json"

@@ -20,6 +20,7 @@ QUANTIZATIONS = ("none", "nf4", "int8", "fp8")
 INVERSIONS = ("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit")
 INVERSION_RULES = ("difference", "joint", "authors")
 JUDGES = ("clip", "probe")
+LAUNCHERS = ("local", "ray")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
 
 SliderScale = float | tuple[float, ...]
@@ -32,6 +33,7 @@ class Config:
 
     # the machine and the base model
     device: str = "auto"  # auto, cpu, cuda, cuda:N, or N alone
+    launcher: str = "local"  # where runs are trained: local, one after another here; ray, where a GPU is free
     base: str = "flux_dev"  # a file in config/base/, whose keys hold where nothing else gives them
     pretrained_model_name_or_path: str = "black-forest-labs/FLUX.1-dev"
     resolution: int = 512  # pixels a side, of the pairs and of generated images
@@ -129,7 +131,8 @@ KEYS: dict[str, Any] = get_type_hints(Config)
 
 # What a trained LoRA does not depend on: the machine, and all from generation on.
 AFTER_TRAINING = {
-    *("device", "output_folder", "base", "log_every", "compile", "joint_passes", "gradient_checkpointing"),
+    *("device", "launcher", "output_folder", "base", "log_every"),
+    *("compile", "joint_passes", "gradient_checkpointing"),
     *("save_per_steps", "save_total_limit", "sample_per_steps", "resume", "push_to_hub"),
     *list(KEYS)[list(KEYS).index("use_trained_lora_path") :],
 }
@@ -193,6 +196,7 @@ _RULES: dict[str, Rule] = {
     "resize": _one_of(RESIZE_RULES),
     "inversion": _one_of(INVERSIONS),
     "judge": _one_of(JUDGES),
+    "launcher": _one_of(LAUNCHERS),
     "inversion_rule": _one_of(INVERSION_RULES),
     "lr_scheduler": _one_of(LR_SCHEDULERS),
     "noise_scales": ((lambda value: bool(value) and min(value) >= 0), "at least one number, none below 0"),

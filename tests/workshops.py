@@ -1,0 +1,60 @@
+"""What the tests of launchers have workers do; apart from them, so that a worker starts without torch."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.errors import UserError
+from utils.runs import Run
+
+if TYPE_CHECKING:
+    from utils.measures import Probe
+
+
+def keep(folder: Path, runs: Sequence[Run]) -> Callable[[Run], Path]:
+    """A workshop that writes down what it is given."""
+
+    def work(run: Run) -> Path:
+        path = folder / f"{run.name}.pickle"
+        path.write_bytes(pickle.dumps((runs, run, os.getcwd())))
+        return path
+
+    return work
+
+
+def fail(runs: Sequence[Run]) -> Callable[[Run], Path]:
+    """A workshop where every noise scale ends otherwise: 1 to 4 badly, 3 only until it is gone on with."""
+
+    def work(run: Run) -> Path:
+        if run.noise_scale == 1:
+            raise UserError("datasets: expected cats, found dogs")
+        if run.noise_scale == 2:
+            raise ValueError("what nobody thought of")
+        if run.noise_scale == 4 or (run.noise_scale == 3 and not run.config.resume):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run.folder
+
+    return work
+
+
+def bright_probe(dataset: str) -> Probe:
+    """A probe that sees brightness."""
+    from test_study_script import read
+
+    from utils.measures import Probe
+
+    return Probe(read, lambda images: images.mean(dim=(2, 3)), dataset, ())
+
+
+def bright(*arguments: Any) -> Callable[[Run], Path]:
+    """The workshop of study_script.py in a worker, on that probe."""
+    import compare
+    import study_script
+
+    compare.face_probe = bright_probe
+    return study_script.workshop(*arguments)
