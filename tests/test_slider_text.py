@@ -139,6 +139,23 @@ def test_x_t_is_the_models_own_trajectory(
     assert drawn.eta == 1.5
 
 
+def test_each_of_several_processes_takes_its_share(
+    batches: Callable[..., TextBatches], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text_batches = batches("end_step=0")
+    monkeypatch.setattr("utils.batches.process_count", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(
+            "utils.batches.share", lambda size, rank=rank: slice(rank * size, (rank + 1) * size)
+        )
+        shares.append(text_batches.draw(torch.Generator().manual_seed(5)).x_t)
+    generator = torch.Generator().manual_seed(5)
+    for high in (2, 1):  # the prompt, the step
+        torch.randint(high, (), generator=generator)
+    assert torch.equal(torch.cat(shares), torch.randn(4, 16, 4, 4, generator=generator))
+
+
 def test_every_prompt_and_step_is_drawn_and_none_beyond(batches: Callable[..., TextBatches]) -> None:
     text_batches = batches("start_step=1", "end_step=2")
     generator = torch.Generator().manual_seed(0)

@@ -1,6 +1,8 @@
 """What a training step draws: latents of image pairs, or the base model's own half-made images for a prompt.
 
-Every random choice comes from the generator given, on the CPU, so that it is the same on every device.
+Every random choice comes from the generator given, on the CPU, so that it is the same on every device. Of
+several processes each draws the samples of all, and takes its own: N of them learn what one would of N times
+the batch_size.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from utils.flux import Flux, PromptEmbeds
 from utils.lora_metadata import pixel_hash
 from utils.objectives import PairBatch, TextBatch
 from utils.pairs import ImagePair
+from utils.processes import process_count, share
 from utils.prompts import SliderPrompt
 from utils.sampling import euler_sample
 from utils.velocity import FluxVelocity
@@ -51,10 +54,10 @@ class PairBatches:
 
     def draw(self, generator: Generator) -> PairBatch:
         """Latents of batch_size pairs, their sigma and noise."""
-        device, size = self.sources.device, self.batch_size
-        index = sent(torch.randint(len(self.sources), (size,), generator=generator), device)
-        step = sent(torch.randint(len(self.sigmas), (size,), generator=generator), device)
-        noise = sent(torch.randn(size, *self.sources.shape[1:], generator=generator), device)
+        device, size, own = self.sources.device, self.batch_size * process_count(), share(self.batch_size)
+        index = sent(torch.randint(len(self.sources), (size,), generator=generator)[own], device)
+        step = sent(torch.randint(len(self.sigmas), (size,), generator=generator)[own], device)
+        noise = sent(torch.randn(size, *self.sources.shape[1:], generator=generator)[own], device)
         return PairBatch(self.sources[index], self.targets[index], self.sigmas[step], noise)
 
 
@@ -78,7 +81,8 @@ class TextBatches:
         step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
         side = (prompt.resolution or config.resolution) // 8
         shape = (self.flux.latent_channels, side, side)
-        noise = sent(torch.randn(prompt.batch_size, *shape, generator=generator), self.flux.device)
+        noise = torch.randn(prompt.batch_size * process_count(), *shape, generator=generator)
+        noise = sent(noise[share(prompt.batch_size)], self.flux.device)
         sigmas = self.flux.sigmas(config.num_inference_steps, *shape[1:])
         target = self.models[prompt.target]
         return TextBatch(

@@ -237,7 +237,8 @@ def load_flux(path: str, device: torch.device, dtype: torch.dtype, quantization:
 
     Args:
         path: a folder in diffusers layout, or a hub id.
-        device: where all parts go.
+        device: where all parts go, and where they are to compute.
+        transformer_device: where the transformer goes if not there, for it to be spread from.
         dtype: of all parts.
         quantization: of the transformer's linears.
 

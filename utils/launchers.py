@@ -47,7 +47,11 @@ def launch(
 def _local(
     runs: Sequence[AnyRun], open_workshop: OpenWorkshop[AnyRun], closing: str, outcomes: dict[str, Outcome]
 ) -> int:
-    return run_all(runs, open_workshop(runs), closing, outcomes)
+    status = run_all(runs, open_workshop(runs), closing, outcomes)
+    from utils.processes import leave  # now that torch is there anyhow
+
+    leave()
+    return status
 
 
 def _ray(

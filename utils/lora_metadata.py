@@ -32,9 +32,9 @@ def base_hash(transformer: nn.Module) -> str:
 
     Of each linear, 16 evenly spaced weights are read, in bfloat16, so that the hash is the same in whatever
     dtype the base is loaded, and of a transformer with adapters that of its base. Once weights are quantized
-    it can't be read off them: `remember_base_hash` before.
+    or spread over processes it can't be read off them: `remember_base_hash` before.
     """
-    if (remembered := vars(transformer).get(_REMEMBERED)) is not None:
+    if (remembered := getattr(transformer, _REMEMBERED, None)) is not None:
         return remembered
     names, values = [], []
     for name, linear in linear_layers(transformer).items():
@@ -64,7 +64,7 @@ def pixel_hash(pixels: Tensor) -> str:
 
 
 def training_metadata(
-    run: Run, transformer: nn.Module, learned_from: list[dict[str, str]], step: int
+    run: Run, transformer: nn.Module, learned_from: list[dict[str, str]], step: int, processes: int = 1
 ) -> dict[str, str]:
     """The header of a run's LoRA after `step` steps.
 
@@ -73,6 +73,7 @@ def training_metadata(
         transformer: the base.
         learned_from: as `Batches` says.
         step: optimizer steps done.
+        processes: that trained together, each on batch_size samples a step.
     """
     config = run.config
     own: dict[str, Any] = {
@@ -83,6 +84,7 @@ def training_metadata(
         "rank": config.rank,
         "alpha": config.alpha,
         "step": step,
+        "processes": processes,
         "config": asdict(config),
         "pairedit_version": project_version(),
         "software": software(),

@@ -68,7 +68,9 @@ def summarize(runs: Sequence[Run], outcomes: Mapping[str, Outcome], closing: str
     print(f"{len(written)} of {len(runs)} {'run' if len(runs) == 1 else 'runs'} done{listed}")
     if written:
         print(closing, flush=True)
-    for name, outcome in failed.items():
+    from utils.processes import is_main  # now that torch is there anyhow
+
+    for name, outcome in failed.items() if is_main() else ():
         print(f"failed: {name}: {outcome.fault}", file=sys.stderr)
     if not failed:
         return 0

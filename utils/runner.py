@@ -46,6 +46,7 @@ class Study:
     model_path: str
     arguments: list[str]
     dry_run: bool
+    training: bool = False
 
     def command(self, script: str) -> str:
         """The command that runs another script on this same study."""
@@ -78,6 +79,7 @@ def prepare(
         model_path=resolve_model_path(config.pretrained_model_name_or_path),
         arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
         dry_run=args.dry_run,
+        training=training,
     )
 
 
@@ -162,21 +164,28 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
         The base, and each prompt's embedding.
 
     Raises:
-        UserError: for a CUDA index that is not there, or a model that is not complete.
+        UserError: for a CUDA index that is not there, a model that is not complete, or several processes
+            where nothing is trained.
     """
     import torch
 
     from utils.compiling import compile_blocks
     from utils.flux import load_flux
+    from utils.processes import join, launched, process_count, shard, sharding
 
+    if launched() and not study.training:
+        raise UserError("accelerate launch: expected a script that trains; run this one with python")
     config = study.config
-    device = resolve_device(config.device, warn=lambda line: print(line, file=sys.stderr))
-    print(f"base: {study.model_path} on {device}, {config.dtype}", flush=True)
+    device = join(resolve_device(config.device, warn=lambda line: print(line, file=sys.stderr)))
+    together = f", {process_count()} processes" if process_count() > 1 else ""
+    print(f"base: {study.model_path} on {device}, {config.dtype}{together}", flush=True)
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     flux = load_flux(study.model_path, device, getattr(torch, config.dtype), config.quantization)
     length = config.max_sequence_length
     embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
     flux.release_text_encoders()  # before the transformer is there: a card may not hold both
+    if sharding():
+        shard(flux)
     if config.compile:
         compile_blocks(flux.transformer)
     return flux, embeds
@@ -185,19 +194,23 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
 def claiming(train: Callable[[AnyRun], object], inputs: Mapping[str, str]) -> Callable[[AnyRun], Path]:
     """The work of training a run that is not trained yet, and uploading it; see `claimed` and `attempt`.
 
+    With several processes, a fault that is not all processes' own ends everything.
+
     Args:
         train: trains one.
         inputs: hash of what each run learns from, by its name, as it was when it was read.
     """
 
+    from utils.processes import entered_by_main, on_main, shared_faults
+
     def work(run: AnyRun) -> Path:
-        with claimed(run, inputs[run.name]) as todo:
+        with shared_faults(), entered_by_main(claimed(run, inputs[run.name])) as todo:
             if todo:
                 train(run)
         if run.config.push_to_hub:
             from utils.model_card import push_to_hub
 
-            print(push_to_hub(run), flush=True)
+            print(on_main(push_to_hub, run), flush=True)
         return run.weights_path()
 
     return work

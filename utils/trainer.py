@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from utils.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
 from utils.batches import Batches
-from utils.checkpoints import Checkpoint, Learner, interruptible, kept_rng, restore, take_checkpoint
+from utils.checkpoints import Checkpoint, Learner, kept_rng, restore, take_checkpoint
 from utils.config import Config, Run, save_config
 from utils.files import write_atomically
 from utils.flux import Flux, PromptEmbeds
@@ -37,6 +37,14 @@ from utils.lora_metadata import base_hash, training_metadata
 from utils.model_card import write_card
 from utils.objectives import Objective
 from utils.previews import sample_grid
+from utils.processes import (
+    average_gradients,
+    averaged,
+    interruptible_together,
+    is_main,
+    on_main,
+    process_count,
+)
 from utils.records import recorded
 from utils.velocity import FluxVelocity
 
@@ -91,22 +99,24 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, the step finished and saved.
     """
     config = run.config
-    save_config(config, run.config_path)
+    before = on_main(_begin, run)
     generator = torch.Generator().manual_seed(run.seed)
     model = FluxVelocity(flux, embeds, config.guidance_scale)
-    before = Checkpoint.load(run.state_path) if config.resume and run.state_path.is_file() else None
-    run.record_path.unlink(missing_ok=True)  # of an earlier training: what is there is not done any more
     done, seconds = (before.step, before.seconds) if before else (0, 0.0)
     if before:
         print(f"{run.name}: going on from step {done}", flush=True)
     accelerator = Accelerator(
-        cpu=flux.device.type == "cpu", log_with="tensorboard", project_dir=str(run.folder)
+        cpu=flux.device.type == "cpu",
+        mixed_precision="no",  # the study's dtype is what counts, whatever a launcher says
+        log_with="tensorboard",
+        project_dir=str(run.folder),
     )
+    record = recorded(run.record_path, "training", config.train_iteration, flux.device, seconds)
     with (
-        recorded(run.record_path, "training", config.train_iteration, flux.device, seconds),
+        record if is_main() else nullcontext(),
         _fresh_adapters(flux, objective.adapters, config, generator),
         kept_rng(),
-        interruptible() as interrupted,
+        interruptible_together() as interrupted,
         _Log(run, accelerator, before) as log,
     ):
         weights = {name: adapter_parameters(flux.transformer, name) for name in objective.adapters}
@@ -125,6 +135,7 @@ def train(
                 for by_name in losses:
                     accelerator.backward(sum(by_name.values()))
                     log.add(global_step, by_name)
+            average_gradients(parameters)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
@@ -134,21 +145,20 @@ def train(
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
                 log.picture(sample_grid(run, flux, objective.saved, embeds), global_step)
                 flux.release_vae()
-            if save or stop:  # the state last: where it is, the LoRA of its step is
+            if save or stop:
                 _check_finite(run, parameters, global_step)
-                _save(run, flux, objective.saved, batches.learned_from, global_step)
-                take_checkpoint(learner, global_step, log.seconds, log.means).save(run.state_path)
-                _remove_earlier(run, global_step)
+                state = take_checkpoint(learner, global_step, log.seconds, log.means)
+                on_main(_save, run, flux, objective.saved, batches.learned_from, state)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
         seconds = log.seconds
-        write_card(run)  # before the record, which says that all is done
-    run.state_path.unlink()
+        on_main(write_card, run)  # before the record, which says that all is done
+    on_main(run.state_path.unlink)
     return TrainResult(run.weights_path(), seconds, config.train_iteration / seconds, log.means)
 
 
 class _Log:
-    """Losses to losses.jsonl, TensorBoard and the progress bar.
+    """Losses to losses.jsonl, TensorBoard and the progress bar; of several processes, the means of all.
 
     Losses stay on the device until a line is written, every `log_every` steps and before every save: reading
     one waits for the GPU. A line holds the mean of each loss since the line before; one loss of one random
@@ -164,11 +174,9 @@ class _Log:
     def __enter__(self) -> _Log:
         kept = {"purge_step": self._done + 1} if self._done else {}
         self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": kept})
-        lines = _lines_up_to(self.run.log_path, self._done)
-        write_atomically(self.run.log_path, "".join(lines).encode())
-        self._file = self.run.log_path.open("a", encoding="utf-8")
-        steps = self.run.config.train_iteration
-        self._bar = tqdm(total=steps, initial=self._done, desc=self.run.dataset, unit="step")
+        on_main(_cut_log, self.run.log_path, self._done)
+        steps, silent = self.run.config.train_iteration, not is_main()
+        self._bar = tqdm(total=steps, initial=self._done, desc=self.run.dataset, unit="step", disable=silent)
         self._started = time.perf_counter()
         return self
 
@@ -176,8 +184,8 @@ class _Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        self._file.close()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # end_training would also end what a next run needs
+            tracker.finish()
 
     @property
     def seconds(self) -> float:
@@ -190,12 +198,12 @@ class _Log:
 
     def picture(self, image: Image.Image, global_step: int) -> None:
         """Keep a picture of a step, in samples/ and in TensorBoard."""
-        path = self.run.sample_path(global_step)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        write_atomically(path, buffer.getvalue())
-        tracker: Any = self.accelerator.get_tracker("tensorboard")
-        tracker.log_images({"samples": np.asarray(image)[None]}, step=global_step, dataformats="NHWC")
+        on_main(write_atomically, self.run.sample_path(global_step), buffer.getvalue())
+        if is_main():
+            tracker: Any = self.accelerator.get_tracker("tensorboard")
+            tracker.log_images({"samples": np.asarray(image)[None]}, step=global_step, dataformats="NHWC")
 
     def end_step(self, global_step: int, flush: bool) -> None:
         """Count a step; write a line when it is time or `flush`. FloatingPointError for a loss not finite."""
@@ -203,15 +211,21 @@ class _Log:
         if not flush and global_step % self.run.config.log_every:
             return
         self.means = self._take_means()
+        if is_main():
+            self._write_means(global_step)
+
+    def _write_means(self, global_step: int) -> None:
         line = {"step": global_step, "seconds": round(self.seconds, 3), **self.means}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())  # no state is to outlast the lines before it
+        with self.run.log_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # no state is to outlast the lines before it
         self.accelerator.log({f"loss/{name}": mean for name, mean in self.means.items()}, step=global_step)
         self._bar.set_postfix({name: f"{mean:.4f}" for name, mean in self.means.items()}, refresh=False)
 
     def _take_means(self) -> dict[str, float]:
         values = torch.stack([loss for _, _, loss in self._pending]).tolist()  # one transfer for all of them
+        values = averaged(values)
         by_name: dict[str, list[float]] = {}
         for (step, name, _), value in zip(self._pending, values, strict=True):
             if not math.isfinite(value):
@@ -221,12 +235,11 @@ class _Log:
         return {name: sum(losses) / len(losses) for name, losses in by_name.items()}
 
 
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    """The log's lines of steps up to one; a killed run may have left later ones, the last of them cut."""
-    if step == 0 or not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True)
-    return [line for line in lines if (found := _step_of(line)) is not None and found <= step]
+def _cut_log(path: Path, step: int) -> None:
+    """Leave the log's lines of steps up to one; a killed run may have left later ones, the last one cut."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True) if path.is_file() else []
+    kept = [line for line in lines if (found := _step_of(line)) is not None and found <= step]
+    write_atomically(path, "".join(kept).encode())
 
 
 def _step_of(line: str) -> int | None:
@@ -262,11 +275,21 @@ def _fresh_adapters(
             remove_adapter(transformer, name)
 
 
-def _save(run: Run, flux: Flux, adapter: str, learned_from: list[dict[str, str]], global_step: int) -> None:
-    """The adapter after `global_step` steps, in both formats, what there is to say of it in the header."""
-    metadata = training_metadata(run, flux.transformer, learned_from, global_step)
-    save_lora(flux.transformer, adapter, run.weights_path(global_step), metadata)
-    save_reference(flux.transformer, adapter, run.reference_path(global_step))
+def _begin(run: Run) -> Checkpoint | None:
+    """Put the config in place; returns the state to go on from, if there is one."""
+    save_config(run.config, run.config_path)
+    before = Checkpoint.load(run.state_path) if run.config.resume and run.state_path.is_file() else None
+    run.record_path.unlink(missing_ok=True)  # of an earlier training: what is there is not done any more
+    return before
+
+
+def _save(run: Run, flux: Flux, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
+    """The adapter in both formats, what there is to say of it in the header, and the training's state."""
+    metadata = training_metadata(run, flux.transformer, learned_from, state.step, process_count())
+    save_lora(flux.transformer, adapter, run.weights_path(state.step), metadata)
+    save_reference(flux.transformer, adapter, run.reference_path(state.step))
+    state.save(run.state_path)  # last: where it is, the LoRA of its step is
+    _remove_earlier(run, state.step)
 
 
 def _remove_earlier(run: Run, global_step: int) -> None:
