@@ -303,6 +303,7 @@ def accelerate(site: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         port = f"--main_process_port={free_port()}"
         command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", port]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(PATHS)
         with (site / "log").open("w") as log:
             process = subprocess.Popen(
                 [*command, *options, *script], cwd=site, env=environment, text=True, stdout=log, stderr=log
@@ -352,7 +353,6 @@ def test_the_launcher_ends_who_would_wait_for_ever(site: Path, accelerate) -> No
 
 
 if __name__ == "__main__":  # a process of the test above
-    sys.path[:0] = PATHS
     from train_image_script import main as train_main
 
     trap("error" if os.environ["RANK"] == "1" else "hang", 3)
