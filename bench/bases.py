@@ -5,9 +5,10 @@ Speed does not depend on the values of the weights, so that none need be had.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -16,6 +17,8 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config,
 from utils.adapters import adapter_parameters, add_adapter
 from utils.config import REPOSITORY, Config, resolve_device, resolve_model_path
 from utils.flux import Flux, load_flux
+from utils.flux_parts import PARTS
+from utils.quantization import quantize
 
 TINYFLUX = REPOSITORY / "tinyflux" / "weights"
 LORA_STRENGTH = 0.02  # of a fresh LoRA's B: the images change, and stay images
@@ -66,53 +69,42 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Flux:
         UserError: for a device that is not there, or a model that is not complete.
     """
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
-    if random_weights:
-        return flux_of(random_pipeline(shape, device, dtype), device, dtype)
-    return load_flux(resolve_model_path(config.pretrained_model_name_or_path), device, dtype)
+    if not random_weights:
+        path = resolve_model_path(config.pretrained_model_name_or_path)
+        flux = load_flux(path, device, dtype, config.quantization)
+        return kept({name: flux.part(name) for name in PARTS}, device, dtype)
+    pipeline = random_pipeline(shape, device, dtype)
+    quantize(pipeline.transformer, config.quantization, device)
+    return kept({name: getattr(pipeline, name) for name in PARTS}, device, dtype)
 
 
-def flux_of(pipeline: FluxPipeline, device: torch.device, dtype: torch.dtype) -> Flux:
-    """A pipeline's parts, all of them on the device, as this framework holds them."""
-    return Flux(
-        transformer=pipeline.transformer,
-        vae=pipeline.vae,
-        scheduler=pipeline.scheduler,
-        text_encoder=pipeline.text_encoder,
-        text_encoder_2=pipeline.text_encoder_2,
-        tokenizer=pipeline.tokenizer,
-        tokenizer_2=pipeline.tokenizer_2,
-        device=device,
-        dtype=dtype,
-    )
+@dataclass
+class KeptFlux(Flux):
+    """A Flux whose parts wait on the CPU once they are let go: random ones could not be loaded again."""
+
+    store: dict[str, Any] = field(default_factory=dict)
+
+    def _load(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: _moved(self.store[name], self.device) for name in names}
+
+    def _release(self, *names: str) -> None:
+        for name in names:
+            _moved(self.store[name], torch.device("cpu"))
+        super()._release(*names)
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    return part.to(device) if isinstance(part, torch.nn.Module) else part
+
+
+def kept(parts: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> KeptFlux:
+    """A Flux of these parts, all of them there."""
+    return KeptFlux("given", device, dtype, parts=dict(parts), store=dict(parts))
 
 
 def pipeline_of(flux: Flux) -> FluxPipeline:
-    """The same parts as diffusers holds them, for the reference."""
-    return FluxPipeline(
-        transformer=flux.transformer,
-        vae=flux.vae,
-        scheduler=flux.scheduler,
-        text_encoder=flux.text_encoder,
-        text_encoder_2=flux.text_encoder_2,
-        tokenizer=flux.tokenizer,
-        tokenizer_2=flux.tokenizer_2,
-    )
-
-
-@contextmanager
-def text_encoders_released(flux: Flux) -> Iterator[None]:
-    """Inside, the text encoders are not on the device, as the scripts have it once prompts are encoded."""
-    encoders, tokenizers = (flux.text_encoder, flux.text_encoder_2), (flux.tokenizer, flux.tokenizer_2)
-    for encoder in encoders:
-        encoder.to("cpu")
-    flux.release_text_encoders()
-    try:
-        yield
-    finally:
-        for encoder in encoders:
-            encoder.to(flux.device)
-        flux.text_encoder, flux.text_encoder_2 = encoders
-        flux.tokenizer, flux.tokenizer_2 = tokenizers
+    """The same parts as diffusers holds them, for the reference: all are there at once."""
+    return FluxPipeline(**{name: flux.part(name) for name in PARTS})
 
 
 def add_random_lora(flux: Flux, name: str, config: Config, seed: int) -> None:

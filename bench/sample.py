@@ -16,7 +16,7 @@ from dataclasses import replace
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from bench.bases import FLUX_DEV, Shape, add_random_lora, load_base, pipeline_of, text_encoders_released
+from bench.bases import FLUX_DEV, Shape, add_random_lora, load_base, pipeline_of
 from bench.measuring import OURS, REFERENCE, Comparison, Side, compare, now, report
 from bench.options import Options, parse
 from bench.reference import edit_photo as plain_edit_photo
@@ -101,10 +101,10 @@ def _compare(
         started = now(flux.device)
         embeds = flux.encode_prompts(config.prompt[:1], config.max_sequence_length)
         seconds = now(flux.device) - started
-        with text_encoders_released(flux):
-            started = now(flux.device)
-            images[OURS] = ours(embeds)
-            return seconds + now(flux.device) - started
+        flux.release_text_encoders()
+        started = now(flux.device)
+        images[OURS] = ours(embeds)
+        return seconds + now(flux.device) - started
 
     def time_reference() -> float:
         pipeline = pipeline_of(flux)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from bench.bases import FLUX_DEV, Shape, load_base, pipeline_of, text_encoders_released
+from bench.bases import FLUX_DEV, Shape, load_base, pipeline_of
 from bench.measuring import OURS, REFERENCE, Side, compare, now, report
 from bench.options import Options, parse
 from bench.reference import ReferenceTraining
@@ -79,11 +79,14 @@ class Training:
 
     def ours(self) -> float:
         """Train as train_image_script.py does; seconds a step."""
-        with TemporaryDirectory() as folder, text_encoders_released(self.flux):
+        with TemporaryDirectory() as folder:
+            self.flux.release_text_encoders()
             config = replace(self.run.config, output_folder=folder)
             run = replace(self.run, config=config)
             batches = Timed(PairBatches(self.flux, self.pairs, config), WARM_UP, self.steps, self.flux.device)
-            objective = build_objective(config.python_name, config.cfg_eta, run.noise_scale)
+            objective = build_objective(
+                config.python_name, config.cfg_eta, run.noise_scale, config.joint_passes
+            )
             train(run, self.flux, batches, objective, self.embeds)
             lines = [json.loads(line) for line in run.log_path.read_text(encoding="utf-8").splitlines()]
         self.first_logged = lines[0]["step"]

@@ -18,15 +18,14 @@ from bench.bases import (
     Shape,
     add_random_lora,
     build_transformer,
-    flux_of,
+    load_base,
     pipeline_of,
-    random_pipeline,
-    text_encoders_released,
 )
 from bench.measuring import OURS, REFERENCE, Comparison, Measured, Side, compare, forwards_counted
 from bench.options import parse
 from utils.adapters import adapter_names
 from utils.batches import PairBatches
+from utils.config import Config
 from utils.errors import UserError
 from utils.flux import Flux
 from utils.generate import edit_photo, sweep_images
@@ -231,11 +230,12 @@ def test_operations_are_those_of_the_transformer(mini_flux_loaded: Flux) -> None
 def test_random_weights_of_any_shape() -> None:
     state = torch.get_rng_state()
     for dtype in (torch.float32, torch.bfloat16):
-        flux = flux_of(random_pipeline(MINI_SHAPE, CPU, dtype), CPU, dtype)
+        config = replace(Config(), device="cpu", dtype=str(dtype).removeprefix("torch."))
+        flux = load_base(config, random_weights=True, shape=MINI_SHAPE)
         embeds = flux.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
         latents = flux.encode_images(torch.zeros(1, 3, 32, 32))
         velocity = flux.predict_velocity(torch.ones_like(latents), torch.tensor([0.5]), embeds, 3.5)
-        assert flux.transformer.dtype == flux.text_encoder_2.dtype == flux.vae.dtype == dtype
+        assert flux.transformer.dtype == flux.part("text_encoder_2").dtype == flux.vae.dtype == dtype
         assert torch.get_default_dtype() == torch.float32
         for output in (latents, velocity, flux.decode_latents(velocity)):
             assert output.isfinite().all()
@@ -250,10 +250,22 @@ def test_the_published_number_of_parameters() -> None:
     assert sum(weight.numel() for weight in transformer.parameters()) == 11_901_408_320
 
 
-def test_text_encoders_come_back(mini_flux_loaded: Flux) -> None:
-    flux = mini_flux_loaded
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "fp8"])
+def test_random_weights_quantized(quantization: str) -> None:
+    pytest.importorskip("bitsandbytes" if quantization == "nf4" else "torchao")
+    config = replace(Config(), device="cpu", quantization=quantization)
+    flux = load_base(config, random_weights=True, shape=MINI_SHAPE)
+    embeds = flux.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+    velocity = flux.predict_velocity(torch.ones(1, 16, 4, 4), torch.tensor([0.5]), embeds, 3.5)
+    assert velocity.isfinite().all()
+    assert velocity.std() > 0
+
+
+def test_random_parts_come_back() -> None:
+    flux = load_base(replace(Config(), device="cpu"), random_weights=True, shape=MINI_SHAPE)
     before = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
-    with text_encoders_released(flux), pytest.raises(RuntimeError, match="released"):
-        flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    flux.release_text_encoders()
+    flux.release_vae()
+    assert set(flux.parts) == {"transformer", "scheduler"}
     after = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
     assert torch.equal(before.prompt_embeds, after.prompt_embeds)

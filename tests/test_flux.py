@@ -163,7 +163,7 @@ def test_a_schedule_that_is_not_fluxs_is_refused(mini_flux_loaded):
 
 def test_loaded_frozen_and_in_eval_mode(mini_flux_loaded):
     flux = mini_flux_loaded
-    for part in map(flux._part, ("transformer", "vae", "text_encoder", "text_encoder_2")):
+    for part in map(flux.part, ("transformer", "vae", "text_encoder", "text_encoder_2")):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 

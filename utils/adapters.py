@@ -119,7 +119,8 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
             for weight in lora_weights(layer, name):
                 weight.data = weight.data.float()
                 weight.requires_grad_(False)
-        if id(layer) in before:  # peft makes what it adds the one that learns
+        layer._disable_adapters = True  # peft turns on what it adds, and has it learn
+        if id(layer) in before:
             before[id(layer)].restore(layer)
 
 

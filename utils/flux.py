@@ -100,17 +100,17 @@ class Flux:
     @property
     def transformer(self) -> Any:
         """FluxTransformer2DModel."""
-        return self._part("transformer")
+        return self.part("transformer")
 
     @property
     def vae(self) -> Any:
         """AutoencoderKL."""
-        return self._part("vae")
+        return self.part("vae")
 
     @property
     def scheduler(self) -> Any:
         """FlowMatchEulerDiscreteScheduler."""
-        return self._part("scheduler")
+        return self.part("scheduler")
 
     @property
     def latent_channels(self) -> int:
@@ -133,7 +133,7 @@ class Flux:
             prompts: B texts; "" is the empty prompt.
             max_sequence_length: L, in T5 tokens; a longer prompt is cut, with a warning in the log.
         """
-        text_encoder, text_encoder_2, tokenizer, tokenizer_2 = map(self._part, TEXT)
+        text_encoder, text_encoder_2, tokenizer, tokenizer_2 = map(self.part, TEXT)
         for prompt in prompts:
             length = len(tokenizer_2(prompt).input_ids)
             if length > max_sequence_length:
@@ -218,7 +218,8 @@ class Flux:
             self.device
         )
 
-    def _part(self, name: str) -> Any:
+    def part(self, name: str) -> Any:
+        """A part by FluxPipeline's name."""
         if name not in self.parts:
             self.parts |= self._load(TEXT if name in TEXT else (name,))
         return self.parts[name]

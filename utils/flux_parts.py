@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import FluxPipeline
 from torch import nn
 
 from utils.errors import UserError
 from utils.quantization import quantize
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """diffusers imports quantization libraries where they are installed; they warn of what is not used."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-with _without_warnings():
-    from diffusers import FluxPipeline
 
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 PARTS = ("transformer", "vae", "scheduler", *TEXT)

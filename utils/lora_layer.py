@@ -42,15 +42,15 @@ class Acting:
 
 
 class StackedLora(lora.Linear):
-    """A linear with adapters, of which those in `acting` act; None is the bare linear."""
+    """A linear with adapters, of which those in `acting` act; None leaves it to peft, where all are off."""
 
     acting: Acting | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, ..., in_features) -> (B, ..., out_features), in the base layer's dtype."""
-        result = self.base_layer(x, *args, **kwargs)
         if self.acting is None:
-            return result
+            return super().forward(x, *args, **kwargs)
+        result = self.base_layer(x, *args, **kwargs)
         a, b = self._stacked(self.acting.parts)
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(a.dtype)

@@ -189,7 +189,7 @@ def shard(flux: Flux) -> None:
     weights, of which none is trained, and knows no CPU.
 
     Args:
-        flux: its transformer is not loaded yet: it goes to the CPU, from where blocks are taken one at a time.
+        flux: without its transformer, which goes to the CPU, from where blocks are taken one at a time.
 
     Raises:
         UserError: for FSDP of version 1, for weights kept on the CPU, and for quantized ones.
