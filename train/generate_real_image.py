@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.flux import Flux, PromptEmbeds
 from utils.galleries import write_photo_edits
-from utils.generate import applied_lora, edit_photo, inversion_of
+from utils.generate import applied_lora, edit_photo, forwards_told, inversion_of
 from utils.photos import Photo
 from utils.runs import RealRun
 
@@ -30,6 +30,7 @@ def generate_run(
         loras.enter_context(applied_lora(flux.transformer, semantic, other_base=other_base))
         if run.config.inversion == "lora":
             loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
+        loras.enter_context(forwards_told(flux))
         for seed, prompt in shots[:1] if alike else shots:
             edits = edit_photo(run, flux, photo, seed, embeds[prompt])
             write_photo_edits(run, seed, prompt, photo, edits)

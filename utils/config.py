@@ -1,7 +1,7 @@
 """From a YAML and the command line to a typed config, and from a config to its runs.
 
-Layers, each over the one before: the defaults of `Config`, config/base/BASE.yaml, config/NAME.yaml, key=value
-on the command line. Run from train/, as the scripts are:
+Layers, each over the one before: the defaults of `Config`, config/base/BASE.yaml (over that which it may name
+itself), config/NAME.yaml, key=value on the command line. Run from train/, as the scripts are:
 
     python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
 """
@@ -113,9 +113,19 @@ def layer_config(
     """
     base = next((layer["base"] for layer in reversed([*layers.values()]) if "base" in layer), Config().base)
     own_bases = config_dir / "base"
-    base_path = find_yaml(own_bases if own_bases.is_dir() else BASES, str(base), "base")
-    lowest = {f"base/{base_path.name}": read_mapping(base_path)}
+    lowest = _base_layers(str(base), own_bases if own_bases.is_dir() else BASES)
     return _build(lowest | dict(layers), methods, train_methods, list(faults))
+
+
+def _base_layers(base: str, folder: Path, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """A base's keys, over those of the base that it names itself, if it does."""
+    path = find_yaml(folder, base, "base")
+    if path.name in above:
+        raise UserError(f"base/{above[0]}: base: expected an end, found {' -> '.join((*above, path.name))}")
+    keys = read_mapping(path)
+    below = keys.pop("base", None)
+    lower = {} if below is None else _base_layers(str(below), folder, (*above, path.name))
+    return lower | {f"base/{path.name}": keys}
 
 
 def read_config(path: Path) -> Config:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def applied_loras(transformer: Any, paths: Sequence[Path], other_base: bool = Fa
 def semantic_names(count: int) -> list[str]:
     """The adapters of `count` edits applied together."""
     return ["semantic", *(f"semantic_{number}" for number in range(2, count + 1))]
+
+
+@contextmanager
+def forwards_told(flux: Flux) -> Iterator[None]:
+    """Print how often the transformer was called inside, and with how many images."""
+    before = replace(flux.forwards)
+    yield
+    calls, images = flux.forwards.calls - before.calls, flux.forwards.images - before.images
+    print(f"{calls} transformer forwards, {images} images in them", flush=True)
 
 
 def sweep_images(

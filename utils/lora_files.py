@@ -148,7 +148,7 @@ def load_lora(transformer: nn.Module, path: Path, adapter_name: str) -> dict[str
     for name, lora in file.loras.items():
         if name not in linears:
             faults.append(f"{name} matches no linear of the model")
-        elif lora.shape != (fits := tuple(linears[name].weight.shape)):
+        elif lora.shape != (fits := (linears[name].out_features, linears[name].in_features)):
             faults.append(f"{name} of shape {lora.shape} (out, in) where {fits} fits")
     if faults:
         raise UserError(f"{path}: expected a LoRA for this model, found: {Misfit(faults)}")

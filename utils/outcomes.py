@@ -41,8 +41,22 @@ def attempt(run: AnyRun, work: Callable[[AnyRun], Path]) -> Outcome:
     except OSError as error:  # the machine's: a full disk, rights
         return Outcome(fault=f"{error.filename or run.folder}: {error.strerror or error}")
     except Exception as error:
+        if advice := _on_memory(error, run):
+            return Outcome(fault=advice)
         traceback.print_exc()
         return Outcome(fault=in_one_line(error), ours=True)
+
+
+def _on_memory(error: Exception, run: Run) -> str:
+    """What to do about a device's memory that did not suffice; "" for any other error."""
+    import torch  # as whatever raised it has
+
+    from utils.config import resolve_device
+    from utils.memory import out_of_memory
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        return ""
+    return out_of_memory(run.config, resolve_device(run.config.device))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -76,6 +76,8 @@ def quantize(transformer: nn.Module, quantization: str, device: torch.device) ->
             f"quantization: expected one of {', '.join(QUANTIZATIONS)}, found {quantization}"
             f"{nearest(quantization, QUANTIZATIONS)}"
         )
+    if quantization == "none":
+        return
     remember_base_hash(transformer)  # of the weights as they are, the same for every quantization
     try:
         QUANTIZATIONS[quantization](transformer, device)

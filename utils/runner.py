@@ -164,13 +164,14 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
         The base, and each prompt's embedding.
 
     Raises:
-        UserError: for a CUDA index that is not there, a model that is not complete, or several processes
-            where nothing is trained.
+        UserError: for a CUDA index that is not there, a model that is not complete or too large for the
+            device, or several processes where nothing is trained.
     """
     import torch
 
     from utils.compiling import compile_blocks
     from utils.flux import load_flux
+    from utils.memory import out_of_memory
     from utils.processes import join, launched, process_count, shard, sharding
 
     if launched() and not study.training:
@@ -184,10 +185,14 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     length = config.max_sequence_length
     embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
     flux.release_text_encoders()  # before the transformer is there: a card may not hold both
-    if sharding():
-        shard(flux)
+    try:
+        if sharding():
+            shard(flux)
+        transformer, _ = flux.transformer, flux.vae  # now, for what is missing to be told before any run
+    except torch.OutOfMemoryError:
+        raise UserError(out_of_memory(config, device)) from None
     if config.compile:
-        compile_blocks(flux.transformer)
+        compile_blocks(transformer)
     return flux, embeds
 
 
