@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 
-from bench import reference, sample, train
+from bench import memory, reference, sample, train
 from bench.bases import (
     FLUX_DEV,
     Shape,
@@ -271,3 +271,40 @@ def test_random_parts_come_back() -> None:
     assert set(flux.parts) == {"transformer", "scheduler"}
     after = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
     assert torch.equal(before.prompt_embeds, after.prompt_embeds)
+
+
+NARROW = {"resolution": 32, "max_sequence_length": 12, "rank": 2, "device": "cpu", "batch_size_gen": 2}
+
+
+def needs(**keys: object) -> dict[str, int]:
+    return memory.needs(replace(Config(), **{**NARROW, **keys}), MINI_SHAPE)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_memory_of_shapes_is_that_of_tensors(quantization: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"quantization": quantization, "joint_passes": False}
+    computed = needs(**keys)
+    monkeypatch.setattr(memory, "FakeTensorMode", lambda **_: nullcontext())
+    assert needs(**keys) == pytest.approx(computed, rel=0.01)
+    weights = sum(weight.nbytes for weight in build_transformer(MINI_SHAPE).bfloat16().parameters())
+    if quantization == "none":
+        assert weights <= computed["the base"] < 1.5 * weights  # small tensors are rounded up
+
+
+def test_memory_follows_the_settings() -> None:
+    step = "a training step"
+    plain = needs(joint_passes=False)
+    assert needs(joint_passes=True)[step] > plain[step]
+    assert needs(joint_passes=False, gradient_checkpointing=True)[step] < plain[step]
+    fp8, nf4 = (needs(quantization=name)["the base"] for name in ("fp8", "nf4"))
+    assert nf4 < fp8 < plain["the base"]
+    assert needs(batch_size_gen=4)["sampling"] > plain["sampling"]
+
+
+def test_the_memory_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        memory.main(["--base", "flux_dev_12gb", "resolution=32", "max_sequence_length=12"], MINI_SHAPE) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "flux_dev_12gb" in printed
+    assert "a training step" in printed

@@ -16,7 +16,7 @@ from conftest import TRAIN
 from safetensors.torch import load_file
 
 KILLS = 20
-ARGUMENTS = ["--c=mini", "datasets=[age]", "train_iteration=16", "save_per_steps=2", "rank=4"]
+ARGUMENTS = ["--c=mini", "datasets=[age]", "train_iteration=32", "save_per_steps=4", "rank=4"]
 
 
 def train(site: str, done: str) -> None:
@@ -38,7 +38,7 @@ def train(site: str, done: str) -> None:
 
 def final_weights(site: Path) -> dict[str, object]:
     """The LoRA that the training ended with."""
-    (path,) = site.glob("output/models/image/age/*_v1/*_16epoch.safetensors")
+    (path,) = site.glob("output/models/image/age/*_v1/*_32epoch.safetensors")
     return load_file(path)
 
 

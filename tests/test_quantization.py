@@ -97,6 +97,28 @@ def test_a_lora_is_trained_on_it(mini_flux: Path, quantization: str, checkpointi
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize("quantization", ["none", *sorted(LIBRARIES)])
+def test_no_weight_is_kept_in_full_for_the_backward_pass(mini_flux: Path, quantization: str) -> None:
+    layer = quantized(mini_flux, quantization).transformer.single_transformer_blocks[0].proj_mlp
+    x = torch.randn(5, layer.in_features, dtype=torch.bfloat16, requires_grad=True)
+    shapes = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if type(tensor) is torch.Tensor and tensor.dtype == torch.bfloat16:
+            shapes.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        y = layer(x)
+    kept = (layer.in_features, layer.out_features) in shapes
+    assert kept == (quantization == "none")  # the base's own weight, transposed, which costs nothing
+    y.sum().backward()
+    with torch.no_grad():  # W column by column; its sums are the gradient
+        columns = torch.stack([layer(unit[None])[0] for unit in torch.eye(layer.in_features).bfloat16()])
+        columns = columns - layer(torch.zeros(1, layer.in_features).bfloat16())
+    torch.testing.assert_close(x.grad[0].float(), columns.float().sum(1), atol=0.02, rtol=0.05)
+
+
 @pytest.mark.parametrize("quantization", sorted(LIBRARIES))
 def test_it_is_the_base_that_it_was_made_of(mini_flux: Path, tmp_path: Path, quantization: str) -> None:
     plain, flux = quantized(mini_flux, "none"), quantized(mini_flux, quantization)

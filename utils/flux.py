@@ -228,9 +228,11 @@ class Flux:
         return load_parts(self.path, names, self.device, self.dtype, self.quantization)
 
     def _release(self, *names: str) -> None:
-        for name in names:
-            self.parts.pop(name, None)
-        _free_memory(self.device)
+        held = [self.parts.pop(name, None) for name in names]
+        if any(part is not None for part in held) and self.device.type == "cuda":
+            held.clear()
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def load_flux(path: str, device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Flux:
@@ -277,9 +279,3 @@ def _token_ids(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
         list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
     return tokens.input_ids
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

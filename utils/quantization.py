@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from utils.adapters import linear_layers
 from utils.errors import UserError, nearest
@@ -21,7 +22,7 @@ def _nf4(transformer: nn.Module, device: torch.device) -> None:
     """4-bit NormalFloat, 64 weights sharing a scale (bitsandbytes)."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    for name, linear in _block_linears(transformer).items():
+    for name, linear in block_linears(transformer).items():
         dtype = linear.weight.dtype
         sizes = linear.in_features, linear.out_features
         quantized = Linear4bit(*sizes, linear.bias is not None, compute_dtype=dtype, quant_type="nf4")
@@ -47,8 +48,42 @@ def _fp8(transformer: nn.Module, device: torch.device) -> None:
 def _torchao(transformer: nn.Module, device: torch.device, config: Any) -> None:
     from torchao.quantization import quantize_
 
-    for linear in _block_linears(transformer).values():  # one by one: the whole would not fit
+    for name, linear in block_linears(transformer).items():  # one by one: the whole would not fit
         quantize_(linear.to(device), config)
+        transformer.set_submodule(name, FrozenLinear.of(linear))
+
+
+class FrozenLinear(nn.Linear):
+    """A linear whose quantized weight gets no gradient, and is never kept in full.
+
+    torchao's own would keep the weight it computed with, in 16 bits, for the backward pass.
+    """
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> FrozenLinear:
+        """The same layer, with its own weight."""
+        frozen = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        frozen.weight, frozen.bias = linear.weight, linear.bias
+        return frozen.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features) in the weight's dtype."""
+        product = _FrozenProduct.apply(x.to(self.weight.dtype), self.weight)
+        return product if self.bias is None else product + self.bias
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """x W^T, of which only x gets a gradient, g W; W is turned into 16 bits anew for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Any) -> Tensor:
+        ctx.save_for_backward(weight)
+        return functional.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return gradients[0] @ weight.dequantize().to(gradients[0].dtype), None
 
 
 # quantization -> how a transformer on the CPU is quantized in place, layer by layer on its way to the device
@@ -88,7 +123,7 @@ def quantize(transformer: nn.Module, quantization: str, device: torch.device) ->
         ) from error
 
 
-def _block_linears(transformer: nn.Module) -> dict[str, nn.Linear]:
+def block_linears(transformer: nn.Module) -> dict[str, nn.Linear]:
     """The linears of all double and single blocks by name."""
     return {
         name: linear for name, linear in linear_layers(transformer).items() if "transformer_blocks." in name

@@ -1,0 +1,197 @@
+"""What a base needs of a card's memory, computed from shapes alone: no GPU, no weights, half a minute.
+
+python -m bench.memory --base flux_dev_24gb
+python -m bench.memory --base flux_dev resolution=768 gradient_checkpointing=1
+
+A training step and a forward pass of sampling are gone through with tensors that have shapes and no values
+(torch's fake tensors), and what is alive is added up: what torch.cuda.max_memory_allocated would say, but for
+workspaces of kernels. What the allocator holds on top of it, and CUDA itself, take a gigabyte or two more.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bench.bases import FLUX_DEV, Shape, build_transformer
+from bench.options import parse
+from utils.adapters import adapter_parameters, add_adapter
+from utils.config import Config
+from utils.errors import run_cli
+from utils.flux import Flux, PromptEmbeds
+from utils.metrics import markdown_table
+from utils.objectives import PairBatch, build_objective
+from utils.quantization import block_linears
+from utils.velocity import FluxVelocity
+
+CPU = torch.device("cpu")
+BLOCK = 512  # bytes; what CUDA's allocator gives is a multiple
+# quantization -> bytes a weight, and how many weights share a 4-byte scale; 0: those of a row
+PACKED = {"nf4": (0.5, 64), "int8": (1.0, 0), "fp8": (1.0, 0)}
+
+
+class Alive(TorchDispatchMode):
+    """Adds up the storages of all tensors made inside, as long as they live.
+
+    Attributes:
+        now, peak: bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = -(-storage.nbytes() // BLOCK) * BLOCK
+        self._known[key] = size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key, 0)
+
+
+def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
+    """Bytes that a study's base, training and sampling need, the transformer alone in memory.
+
+    Args:
+        config: gives quantization, resolution, rank, passes, checkpointing and the sizes of batches.
+        shape: of the base.
+    """
+    dtype = getattr(torch, config.dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _as_on_cuda():
+        transformer = _transformer(shape, config, dtype)
+        found = {"the base": alive.now}
+        flux = Flux("shapes", CPU, dtype, parts={"transformer": transformer})
+        embeds = PromptEmbeds(
+            torch.zeros(1, config.max_sequence_length, shape.t5, dtype=dtype),
+            torch.zeros(1, shape.clip, dtype=dtype),
+        )
+        model = FluxVelocity(flux, embeds, config.guidance_scale)
+        found["a training step"] = _train(model, config, alive)
+        with torch.no_grad():
+            alive.peak = alive.now
+            latents = _latents(config, config.batch_size_gen)
+            model.scaled({"semantic": 1.0})(latents, torch.zeros(len(latents)))
+        found["sampling"] = alive.peak
+    return found
+
+
+def _transformer(shape: Shape, config: Config, dtype: torch.dtype) -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    transformer: Any = build_transformer(shape)
+    torch.set_default_dtype(before)
+    transformer.requires_grad_(False).eval()
+    if config.quantization != "none":
+        for name, linear in block_linears(transformer).items():
+            transformer.set_submodule(name, Packed(linear, *PACKED[config.quantization]))
+    return transformer
+
+
+def _train(model: FluxVelocity, config: Config, alive: Alive) -> int:
+    """Most bytes of the second of two steps, the first of which makes the optimizer's state."""
+    transformer = model.flux.transformer
+    objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
+    # fake tensors can't be moved in place; they are where they should be
+    with mock.patch.object(nn.Module, "to", lambda module, *args, **kwargs: module):
+        for name in objective.adapters:
+            add_adapter(transformer, name, config.rank, config.alpha, config.train_method)
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    weights = [weight for name in objective.adapters for weight in adapter_parameters(transformer, name)]
+    optimizer = torch.optim.AdamW(weights, fused=True)
+    for _ in range(2):
+        alive.peak = alive.now
+        source, target, noise = (_latents(config, config.batch_size) for _ in range(3))
+        batch = PairBatch(source, target, torch.zeros(config.batch_size), noise)
+        for losses in objective.losses(model, batch):
+            sum(losses.values(), torch.zeros(())).backward()
+        del losses
+        optimizer.step()
+        optimizer.zero_grad()
+    transformer.disable_gradient_checkpointing()
+    return alive.peak
+
+
+def _latents(config: Config, count: int) -> Tensor:
+    return torch.zeros(count, 16, config.resolution // 8, config.resolution // 8)
+
+
+class Packed(nn.Linear):
+    """A linear of a quantized one's sizes: bytes, scales, and its weight in full while it computes."""
+
+    def __init__(self, linear: nn.Linear, bytes_each: float, shared: int) -> None:
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
+        weights = linear.weight.numel()
+        scales = weights // shared if shared else linear.out_features
+        self.full = tuple(linear.weight.shape)
+        self.bias = linear.bias
+        self.weight = nn.Parameter(torch.empty(int(weights * bytes_each), dtype=torch.uint8), False)
+        self.scales = nn.Parameter(torch.empty(scales, dtype=torch.float32), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        product = _PackedProduct.apply(x.to(torch.bfloat16), self.weight, self.full)
+        return product if self.bias is None else product + self.bias
+
+
+class _PackedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, full: tuple[int, int]) -> Tensor:
+        ctx.full = full
+        ctx.save_for_backward(weight)
+        return functional.linear(x, torch.empty(full, dtype=x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] @ torch.empty(ctx.full, dtype=gradients[0].dtype), None, None
+
+
+@contextmanager
+def _as_on_cuda() -> Iterator[None]:
+    """Inside, layer norms are float32 under autocast, which on a CPU they are not."""
+    norm: Callable[..., Tensor] = functional.layer_norm
+
+    def in_float32(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return norm(x.float() if torch.is_autocast_enabled("cpu") else x, *args, **kwargs)
+
+    with mock.patch.object(functional, "layer_norm", in_float32):
+        yield
+
+
+def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
+    """Compute and print; 0 as the exit status."""
+    options = parse(argv, "bench.memory", __doc__ or "")
+    config = options.config("train_image")
+    rows = [[what, f"{size / 1e9:.1f}"] for what, size in needs(config, shape).items()]
+    print(markdown_table((config.base, "GB"), rows))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
