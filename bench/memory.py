@@ -29,6 +29,7 @@ from utils.adapters import adapter_parameters, add_adapter
 from utils.config import Config
 from utils.errors import run_cli
 from utils.flux import Flux, PromptEmbeds
+from utils.lora_layer import acting
 from utils.metrics import markdown_table
 from utils.objectives import PairBatch, build_objective
 from utils.quantization import block_linears
@@ -174,14 +175,18 @@ class _PackedProduct(torch.autograd.Function):
 
 @contextmanager
 def _as_on_cuda() -> Iterator[None]:
-    """Inside, layer norms are float32 under autocast, which on a CPU they are not."""
+    """Inside, layer norms are float32 under autocast, as on CUDA; no remembered tensor comes in or stays."""
     norm: Callable[..., Tensor] = functional.layer_norm
 
     def in_float32(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return norm(x.float() if torch.is_autocast_enabled("cpu") else x, *args, **kwargs)
 
-    with mock.patch.object(functional, "layer_norm", in_float32):
-        yield
+    acting.cache_clear()
+    try:
+        with mock.patch.object(functional, "layer_norm", in_float32):
+            yield
+    finally:
+        acting.cache_clear()
 
 
 def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:

@@ -34,6 +34,7 @@ from utils.pairs import load_pairs
 from utils.photos import load_photo
 from utils.runs import expand_real_runs
 from utils.trainer import train as train_run
+from utils.velocity import FluxVelocity
 
 CPU = torch.device("cpu")
 MINI = [
@@ -299,6 +300,15 @@ def test_memory_follows_the_settings() -> None:
     fp8, nf4 = (needs(quantization=name)["the base"] for name in ("fp8", "nf4"))
     assert nf4 < fp8 < plain["the base"]
     assert needs(batch_size_gen=4)["sampling"] > plain["sampling"]
+
+
+def test_no_tensor_without_values_stays_behind(mini_flux_loaded: Flux) -> None:
+    needs()
+    add_random_lora(mini_flux_loaded, "semantic", replace(Config(), rank=2), 0)
+    model = FluxVelocity(mini_flux_loaded, mini_flux_loaded.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    with torch.no_grad():
+        velocity = model.scaled({"semantic": 1.0})(torch.ones(2, 16, 4, 4), torch.zeros(2))
+    assert velocity.isfinite().all()
 
 
 def test_the_memory_command(capsys: pytest.CaptureFixture[str]) -> None:
