@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from utils.adapters import adapter_parameters, add_adapter
+from utils.compiling import compile_blocks
 from utils.config import REPOSITORY, Config, resolve_device, resolve_model_path
 from utils.flux import Flux, load_flux
 from utils.flux_parts import PARTS
@@ -69,13 +70,18 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Flux:
         UserError: for a device that is not there, or a model that is not complete.
     """
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
+    torch.set_float32_matmul_precision("high")  # as the scripts do
     if not random_weights:
         path = resolve_model_path(config.pretrained_model_name_or_path)
-        flux = load_flux(path, device, dtype, config.quantization)
-        return kept({name: flux.part(name) for name in PARTS}, device, dtype)
-    pipeline = random_pipeline(shape, device, dtype)
-    quantize(pipeline.transformer, config.quantization, device)
-    return kept({name: getattr(pipeline, name) for name in PARTS}, device, dtype)
+        loaded = load_flux(path, device, dtype, config.quantization)
+        parts = {name: loaded.part(name) for name in PARTS}
+    else:
+        pipeline = random_pipeline(shape, device, dtype)
+        quantize(pipeline.transformer, config.quantization, device)
+        parts = {name: getattr(pipeline, name) for name in PARTS}
+    if config.compile:
+        compile_blocks(parts["transformer"])
+    return kept(parts, device, dtype)
 
 
 @dataclass
@@ -126,7 +132,7 @@ def random_pipeline(shape: Shape, device: torch.device, dtype: torch.dtype) -> F
     )
     tokenizer.model_max_length = 77  # CLIP's
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), torch.device(device), _default_dtype(dtype):
+    with torch.random.fork_rng(devices=cuda), torch.device(device), default_dtype(dtype):
         torch.manual_seed(0)
         transformer, vae = build_transformer(shape), _build_vae(shape)
         clip = CLIPTextModel(_clip_config(shape, tokenizer.bos_token_id, tokenizer.eos_token_id))
@@ -203,7 +209,8 @@ def _t5_config(shape: Shape) -> T5Config:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, torch makes tensors of this dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

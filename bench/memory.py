@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.bases import FLUX_DEV, Shape, build_transformer
+from bench.bases import FLUX_DEV, Shape, build_transformer, default_dtype
 from bench.options import parse
 from utils.adapters import adapter_parameters, add_adapter
 from utils.config import Config
@@ -31,7 +31,7 @@ from utils.errors import run_cli
 from utils.flux import Flux, PromptEmbeds
 from utils.lora_layer import acting
 from utils.metrics import markdown_table
-from utils.objectives import PairBatch, build_objective
+from utils.objectives import PairBatch, PairObjective, build_objective
 from utils.quantization import block_linears
 from utils.velocity import FluxVelocity
 
@@ -93,20 +93,19 @@ def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
             torch.zeros(1, shape.clip, dtype=dtype),
         )
         model = FluxVelocity(flux, embeds, config.guidance_scale)
-        found["a training step"] = _train(model, config, alive)
+        objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
+        adapter, found["a training step"] = objective.saved, _train(model, config, objective, alive)
         with torch.no_grad():
             alive.peak = alive.now
             latents = _latents(config, config.batch_size_gen)
-            model.scaled({"semantic": 1.0})(latents, torch.zeros(len(latents)))
+            model.scaled({adapter: 1.0})(latents, torch.zeros(len(latents)))
         found["sampling"] = alive.peak
     return found
 
 
 def _transformer(shape: Shape, config: Config, dtype: torch.dtype) -> Any:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    transformer: Any = build_transformer(shape)
-    torch.set_default_dtype(before)
+    with default_dtype(dtype):
+        transformer: Any = build_transformer(shape)
     transformer.requires_grad_(False).eval()
     if config.quantization != "none":
         for name, linear in block_linears(transformer).items():
@@ -114,10 +113,9 @@ def _transformer(shape: Shape, config: Config, dtype: torch.dtype) -> Any:
     return transformer
 
 
-def _train(model: FluxVelocity, config: Config, alive: Alive) -> int:
+def _train(model: FluxVelocity, config: Config, objective: PairObjective, alive: Alive) -> int:
     """Most bytes of the second of two steps, the first of which makes the optimizer's state."""
     transformer = model.flux.transformer
-    objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
     # fake tensors can't be moved in place; they are where they should be
     with mock.patch.object(nn.Module, "to", lambda module, *args, **kwargs: module):
         for name in objective.adapters:

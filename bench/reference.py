@@ -35,8 +35,9 @@ class ReferenceTraining:
 
     def __init__(self, pipeline: FluxPipeline, run: Run) -> None:
         self.pipeline, self.config, self.beta = pipeline, run.config, run.noise_scale
+        first = slice(self.config.pair_count or None)
         self.sources, self.targets = (
-            list(find_images(folder).values()) for folder in (run.source_folder, run.target_folder)
+            list(find_images(folder).values())[first] for folder in (run.source_folder, run.target_folder)
         )
         # random choices in the order of utils/trainer.py and utils/batches.py
         self.generator = torch.Generator().manual_seed(run.seed)
@@ -118,7 +119,7 @@ def sweep_images(pipeline: FluxPipeline, prompt: str, seed: int, config: Config)
             v = predict_velocity(pipeline, x_t, sigmas[step : step + 1], text, config.guidance_scale)
             x_t = x_t + (sigmas[step + 1] - sigmas[step]) * v
         images[scale] = decode_image(pipeline, x_t)
-    adapters.set({})
+    adapters.close()
     return images
 
 
@@ -149,7 +150,7 @@ def edit_photo(
             return predict_velocity(pipeline, x_t, sigma[None], text, config.guidance_scale)
 
         images[scale] = decode_image(pipeline, edit(velocity, x_0, sigmas, noise, scale, config))
-    adapters.set({})
+    adapters.close()
     return images
 
 
@@ -195,6 +196,20 @@ class Adapters:
     def __init__(self, transformer: Any) -> None:
         self.layers = [module for module in transformer.modules() if isinstance(module, LoraLayer)]
         self.scales: dict[str, float] | None = None
+        weights = [
+            weight
+            for layer in self.layers
+            for weight in (*layer.lora_A.parameters(), *layer.lora_B.parameters())
+        ]
+        self.before = [(weight, weight.data) for weight in weights]
+        for weight in weights:  # in the base's dtype, as the reference implementation has them
+            weight.data = weight.data.to(transformer.dtype)
+
+    def close(self) -> None:
+        """All off, and their weights as before."""
+        self.set({})
+        for weight, data in self.before:
+            weight.data = data
 
     def set(self, scales: Mapping[str, float]) -> None:
         """Exactly these are on, and trainable, at these scales; nothing is done where they are already."""

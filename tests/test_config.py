@@ -25,7 +25,7 @@ PLANS = {"study", "study_flux"}  # of study_script.py, whose tests load them
 BASE_KEYS = {
     *("pretrained_model_name_or_path", "resolution", "dtype", "max_sequence_length", "rank", "alpha", "lr"),
     *("batch_size", "train_iteration", "save_per_steps", "save_total_limit", "cfg_eta", "noise_scales"),
-    "guidance_scale",
+    *("guidance_scale", "quantization", "joint_passes", "gradient_checkpointing", "batch_size_gen"),
     *("num_inference_steps", "start_step", "end_step", "skips", "lr_scheduler", "judge"),
     *("clip_weights", "dinov2_weights", "lpips_alex_weights", "lpips_vgg_weights"),
 }
@@ -294,6 +294,21 @@ def test_the_shipped_study_leaves_to_the_base_what_is_the_bases() -> None:
         line.split(":")[0] for line in (SHIPPED / "train_image.yaml").read_text().splitlines() if ":" in line
     }
     assert not keys & BASE_KEYS
+
+
+def test_a_base_may_stand_on_another(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "study.yaml").write_text("base: small\nrank: 5\n")
+    (tmp_path / "base/large.yaml").write_text("rank: 3\nlr: 0.5\nalpha: 7\n")
+    (tmp_path / "base/small.yaml").write_text("base: large\nrank: 4\nlr: 0.25\n")
+    config = load_config("study", [], tmp_path)
+    assert (config.base, config.rank, config.lr, config.alpha) == ("small", 5, 0.25, 7.0)
+    (tmp_path / "base/large.yaml").write_text("base: small\n")
+    with pytest.raises(UserError, match=r"expected an end, found small.yaml -> large.yaml -> small.yaml"):
+        load_config("study", [], tmp_path)
+    (tmp_path / "base/large.yaml").write_text("base: lrage\n")
+    with pytest.raises(UserError, match=r"lrage.*did you mean"):
+        load_config("study", [], tmp_path)
 
 
 # --- the machine ---

@@ -10,16 +10,17 @@ import torch
 from conftest import TRAIN
 
 from utils.config import Config, load_config
-from utils.memory import PRESETS, out_of_memory
+from utils.memory import BITS, PRESETS, out_of_memory
+from utils.schema import QUANTIZATIONS
 
 PLAIN = "gradient_checkpointing=1 or joint_passes=0"
 
 
 def test_every_preset_is_there_and_smaller_than_the_one_before() -> None:
-    configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in PRESETS.values()]
-    assert [*PRESETS] == sorted(PRESETS, reverse=True)
-    bits = {"none": 16, "fp8": 8, "int8": 8, "nf4": 4}
-    sizes = [(bits[config.quantization], not config.gradient_checkpointing) for config in configs]
+    configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in PRESETS]
+    assert [*PRESETS.values()] == sorted(PRESETS.values(), reverse=True)
+    sizes = [(BITS[config.quantization], not config.gradient_checkpointing) for config in configs]
+    assert set(BITS) == set(QUANTIZATIONS)
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
     for config in configs:
@@ -28,27 +29,27 @@ def test_every_preset_is_there_and_smaller_than_the_one_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "has", "advice"),
+    ("base", "has", "advice", "overrides"),
     [
-        ("flux_dev", 80, "base=flux_dev_24gb"),
-        ("flux_dev", 25.4, "base=flux_dev_24gb"),
-        ("flux_dev", 16.9, "base=flux_dev_16gb"),
-        ("flux_dev", 8, "base=flux_dev_12gb"),
-        ("flux_dev_24gb", 24, "base=flux_dev_16gb"),
-        ("flux_dev_12gb", 12, "a smaller resolution"),
-        (
-            "mine",
-            12,
-            "gradient_checkpointing=1 or joint_passes=0 or batch_size_gen=1 or a smaller resolution",
-        ),
+        ("flux_dev", 80, "base=flux_dev_24gb", []),
+        ("flux_dev", 25.4, "base=flux_dev_24gb", []),
+        ("flux_dev", 16.9, "base=flux_dev_16gb", []),
+        ("flux_dev", 8, "base=flux_dev_12gb", []),
+        ("flux_dev_24gb", 24, "base=flux_dev_16gb", []),
+        ("flux_dev_12gb", 12, "a smaller resolution", []),
+        ("flux_dev", 40, "base=flux_dev_12gb", ["quantization=nf4"]),
+        ("flux_dev_24gb", 24, "base=flux_dev_12gb", ["gradient_checkpointing=1"]),
+        ("mine", 12, f"{PLAIN} or batch_size_gen=1 or a smaller resolution", []),
     ],
 )
-def test_advice_is_the_next_preset_that_fits(monkeypatch, base: str, has: float, advice: str) -> None:
+def test_advice_is_the_next_preset_that_fits(
+    monkeypatch, base: str, has: float, advice: str, overrides: list[str]
+) -> None:
     properties = SimpleNamespace(total_memory=has * 1e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     config = replace(Config(), base=base)
-    if base.startswith("flux_dev_12"):
-        config = replace(config, gradient_checkpointing=True, joint_passes=False, batch_size_gen=1)
+    if base in PRESETS:
+        config = load_config("train_image", [f"base={base}", *overrides], TRAIN / "config")
     line = out_of_memory(config, torch.device("cuda", 0))
     assert line == f"out of memory with base={base} on a card of {has:.0f} GB; {advice} needs less"
 
@@ -66,11 +67,12 @@ def test_a_run_out_of_memory_is_a_failed_run_with_advice(script, monkeypatch) ->
     assert "Traceback" not in errors
 
 
-def test_a_base_out_of_memory_says_so_before_any_run(script, monkeypatch) -> None:
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
+def test_a_base_out_of_memory_says_so_before_any_run(script, monkeypatch, part: str) -> None:
     import utils.flux
 
     def load_parts(path: str, names: tuple[str, ...], *rest: object) -> dict[str, object]:
-        if "transformer" in names:
+        if part in names:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loaded(path, names, *rest)
 

@@ -79,6 +79,7 @@ def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:
         ("strengths=auto", "strengths: expected at least one number"),
         ("pair_count=1", "settings: expected no pair_count, which the plan makes"),
         ("method_settings={train_image: {dtype: bfloat16}}", "expected no dtype, which all cells share"),
+        ("method_settings={train_image: {quantization: nf4}}", "expected no quantization, which all cells"),
         ("noise_scales={slider_text: [1]}", "found slider_text, which knows none"),
         ("identites=4", "unknown key 'identites' (did you mean 'identities'?)"),
         ("noise_scales=3", "noise_scales: expected a mapping, found 3"),

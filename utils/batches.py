@@ -70,6 +70,8 @@ class TextBatches:
         keys = ("target", "positive", "unconditional", "neutral", "action")
         self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
         self.flux, self.prompts, self.config = flux, prompts, config
+        sides = {(prompt.resolution or config.resolution) // 8 for prompt in prompts}
+        self.sigmas = {side: flux.sigmas(config.num_inference_steps, side, side) for side in sides}
         self.models = {
             text: FluxVelocity(flux, embedding, config.guidance_scale) for text, embedding in embeds.items()
         }
@@ -83,8 +85,7 @@ class TextBatches:
         shape = (self.flux.latent_channels, side, side)
         noise = torch.randn(prompt.batch_size * process_count(), *shape, generator=generator)
         noise = sent(noise[share(prompt.batch_size)], self.flux.device)
-        sigmas = self.flux.sigmas(config.num_inference_steps, *shape[1:])
-        target = self.models[prompt.target]
+        sigmas, target = self.sigmas[side], self.models[prompt.target]
         return TextBatch(
             x_t=euler_sample(target.scaled({}), noise, sigmas, 0, step),
             sigma=sigmas[step].expand(prompt.batch_size),

@@ -54,6 +54,12 @@ class PromptEmbeds:
             self.prompt_embeds.expand(batch_size, -1, -1), self.pooled_prompt_embeds.expand(batch_size, -1)
         )
 
+    def of_images(self, images: slice) -> PromptEmbeds:
+        """Those of some of the images; one prompt is that of all of them."""
+        if len(self.prompt_embeds) == 1:
+            return self
+        return PromptEmbeds(self.prompt_embeds[images], self.pooled_prompt_embeds[images])
+
     def repeated(self, times: int) -> PromptEmbeds:
         """As they are, `times` times over; one prompt stays one, for images of any number."""
         return self if len(self.prompt_embeds) == 1 else PromptEmbeds.joined([self] * times)
@@ -241,7 +247,6 @@ def load_flux(path: str, device: torch.device, dtype: torch.dtype, quantization:
     Args:
         path: a folder in diffusers layout, or a hub id.
         device: where all parts go, and where they are to compute.
-        transformer_device: where the transformer goes if not there, for it to be spread from.
         dtype: of all parts.
         quantization: of the transformer's linears.
 

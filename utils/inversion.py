@@ -244,9 +244,8 @@ class RFInversion:
 
         def steered(x: Tensor, sigma: Tensor) -> Tensor:
             v = velocity(x, sigma)
-            if sigma[0] <= release:
-                return v
-            return torch.lerp(v, (x - x_photo) / per_sample(sigma, x), self.eta)
+            to_photo = (x - x_photo) / per_sample(sigma, x)
+            return torch.lerp(v, to_photo, self.eta * per_sample(sigma > release, x))
 
         return _by_scale(euler_sample(steered, _copies(x_skip, scales), down), scales)
 

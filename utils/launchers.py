@@ -8,6 +8,7 @@ the work that does one of them. Whatever process opens it, the same code does th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def _ray(
     device = runs[0].config.device
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: expected auto, cpu or cuda, since Ray picks the GPU, found {device}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("launcher: expected local under accelerate launch, found ray; start it with python")
     try:
         import ray  # noqa: F401
     except ImportError as error:

@@ -30,7 +30,7 @@ _MADE = {
 }
 _SHARED = {
     *("base", "pretrained_model_name_or_path", "device", "dtype", "resolution", "resize", "judge"),
-    "launcher",
+    *("launcher", "quantization", "compile"),
     *("max_sequence_length", "datasets_folder", "source_folder", "target_folder"),
     *(key for key in KEYS if key.endswith("_weights")),
 }

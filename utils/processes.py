@@ -143,6 +143,9 @@ def shared_faults() -> Iterator[None]:
         # a loss that is not finite is seen by all, see `averaged`
         if process_count() == 1 or isinstance(error, FloatingPointError) or hasattr(error, "shared"):
             raise
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
         traceback.print_exc()
         sys.exit(1)
 
@@ -170,8 +173,10 @@ def interruptible_together() -> Iterator[Callable[[], bool]]:
             return bool(before)
 
         yield agreed
-        for _, work in told:
+        for noted, work in told:
             work.wait()
+            if noted:  # in the last step
+                raise KeyboardInterrupt
 
 
 def sharding() -> bool:

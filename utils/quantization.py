@@ -86,7 +86,7 @@ class _FrozenProduct(torch.autograd.Function):
         return gradients[0] @ weight.dequantize().to(gradients[0].dtype), None
 
 
-# quantization -> how a transformer on the CPU is quantized in place, layer by layer on its way to the device
+# quantization -> how a transformer is quantized in place, layer by layer on its way to the device
 QUANTIZATIONS: dict[str, Callable[[nn.Module, torch.device], None]] = {
     "none": lambda transformer, device: None,
     "nf4": _nf4,
@@ -99,7 +99,7 @@ def quantize(transformer: nn.Module, quantization: str, device: torch.device) ->
     """Quantize a transformer's blocks in place; they are on the device then.
 
     Args:
-        transformer: on the CPU, frozen, without adapters.
+        transformer: frozen, without adapters; it may be on the CPU.
         quantization: a key of QUANTIZATIONS.
         device: where they go.
 

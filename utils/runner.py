@@ -183,9 +183,9 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     flux = load_flux(study.model_path, device, getattr(torch, config.dtype), config.quantization)
     length = config.max_sequence_length
-    embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
-    flux.release_text_encoders()  # before the transformer is there: a card may not hold both
     try:
+        embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
+        flux.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(flux)
         transformer, _ = flux.transformer, flux.vae  # now, for what is missing to be told before any run

@@ -55,8 +55,10 @@ class ScaledVelocity:
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,); B a multiple of the number of parts."""
-        size = len(x_t) // len(self.mixes)
-        at_once = max(1, self.model.batch_size // size)
+        size, most = len(x_t) // len(self.mixes), self.model.batch_size
+        if size > most:
+            return self._in_slices(x_t, sigma, [slice(first, first + most) for first in range(0, size, most)])
+        at_once = most // size
         velocities = []
         for first in range(0, len(self.mixes), at_once):
             mixes = self.mixes[first : first + at_once]
@@ -65,3 +67,16 @@ class ScaledVelocity:
             with model.adapters(*mixes):
                 velocities.append(model(x_t[rows], sigma[rows]))
         return torch.cat(velocities)
+
+    def _in_slices(self, x_t: Tensor, sigma: Tensor, slices: Sequence[slice]) -> Tensor:
+        """The same, some images of every part at a time."""
+        parts = len(self.mixes)
+        by_part, levels = x_t.unflatten(0, (parts, -1)), sigma.unflatten(0, (parts, -1))
+        velocities = []
+        for images in slices:
+            model = replace(self.model, embeds=self.model.embeds.of_images(images))
+            some = ScaledVelocity(model, self.mixes)(
+                by_part[:, images].flatten(0, 1), levels[:, images].flatten()
+            )
+            velocities.append(some.unflatten(0, (parts, -1)))
+        return torch.cat(velocities, dim=1).flatten(0, 1)
