@@ -199,6 +199,7 @@ def test_a_training_whose_worker_is_killed_ends_the_same(cluster: Path, script: 
     assert not list(Path("output").rglob("*_old*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_what_is_running(cluster: Path, script: Script) -> None:
     runs = runs_of("train_iteration=100000")
     arguments = ("train_iteration=100000", "save_per_steps=100000", "log_every=1", "launcher=ray")
@@ -226,6 +227,7 @@ def test_a_run_that_is_being_trained_elsewhere_is_told(cluster: Path, script: Sc
     assert len(pids(age)) == 1
 
 
+@pytest.mark.slow
 def test_photographs_and_text_sliders_go_the_same_way(cluster: Path, script: Script) -> None:
     (cluster / "config/real.yaml").write_text(
         "base: mini\npython_name: train_image_real\ndevice: cpu\ndatasets: real\ntrain_iteration: 2\n"
@@ -253,6 +255,7 @@ def test_photographs_and_text_sliders_go_the_same_way(cluster: Path, script: Scr
 # --- a comparison ---
 
 
+@pytest.mark.slow
 def test_a_comparison_comes_out_the_same(
     cluster: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -322,6 +322,7 @@ def accelerate(site: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 SCRIPT = str(TRAIN / "train_image_script.py")
 
 
+@pytest.mark.slow
 def test_the_shipped_accelerate_config_trains(site: Path, accelerate, launch: Launch) -> None:
     config = f"--config_file={TRAIN / 'config/accelerate/fsdp2.yaml'}"
     assert accelerate([config], SCRIPT, *ARGUMENTS).wait(300) == 0, (site / "log").read_text()
