@@ -14,12 +14,12 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from utils.adapters import adapter_parameters, add_adapter
-from utils.compiling import compile_blocks
-from utils.config import REPOSITORY, Config, resolve_device, resolve_model_path
-from utils.flux import Flux, load_flux
-from utils.flux_parts import PARTS
-from utils.quantization import quantize
+from utils.config.load import REPOSITORY, Config, resolve_device, resolve_model_path
+from utils.models.adapters import adapter_parameters, add_adapter
+from utils.models.compiling import compile_blocks
+from utils.models.flux1 import Flux, load_flux
+from utils.models.parts import PARTS
+from utils.models.quantization import quantize
 
 TINYFLUX = REPOSITORY / "tinyflux" / "weights"
 LORA_STRENGTH = 0.02  # of a fresh LoRA's B: the images change, and stay images

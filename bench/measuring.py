@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from utils.config import Config
+from utils.config.load import Config
 from utils.files import write_atomically
-from utils.flux import Flux
-from utils.metrics import markdown_table
+from utils.measure.metrics import markdown_table
+from utils.models.flux1 import Flux
 from utils.records import device_name, peak_bytes, reset_peak, software
 
 OURS, REFERENCE = "this framework", "reference"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.config import REPOSITORY, Config, load_config
+from utils.config.load import REPOSITORY, Config, load_config
 from utils.errors import UserError
-from utils.objectives import OBJECTIVES
-from utils.targets import TARGETS
+from utils.flow.objectives import OBJECTIVES
+from utils.models.families import TARGETS
 
 TRAIN = REPOSITORY / "train"
 

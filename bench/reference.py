@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from tqdm.auto import tqdm
 
-from utils.adapters import adapter_parameters, add_adapter, remove_adapter
-from utils.config import Config, Run
+from utils.config.load import Config, Run
+from utils.data.pairs import load_image
+from utils.data.photos import load_photo
 from utils.errors import UserError
 from utils.folders import find_images
-from utils.pairs import load_image
-from utils.photos import load_photo
+from utils.models.adapters import adapter_parameters, add_adapter, remove_adapter
 
 
 class ReferenceTraining:
@@ -39,7 +39,7 @@ class ReferenceTraining:
         self.sources, self.targets = (
             list(find_images(folder).values())[first] for folder in (run.source_folder, run.target_folder)
         )
-        # random choices in the order of utils/trainer.py and utils/batches.py
+        # random choices in the order of utils/training/trainer.py and utils/training/batches.py
         self.generator = torch.Generator().manual_seed(run.seed)
         for name in ("content", "semantic"):
             seed = int(torch.randint(2**31, (), generator=self.generator))

@@ -24,13 +24,13 @@ from bench.bases import FLUX_DEV, Shape, load_base, pipeline_of
 from bench.measuring import OURS, REFERENCE, Side, compare, now, report
 from bench.options import Options, parse
 from bench.reference import ReferenceTraining
-from utils.batches import Batches, PairBatches
-from utils.config import Run, expand_runs
+from utils.config.load import Run, expand_runs
+from utils.data.pairs import load_pairs
 from utils.errors import UserError, run_cli
-from utils.flux import Flux
-from utils.objectives import PairBatch, build_objective
-from utils.pairs import load_pairs
-from utils.trainer import train
+from utils.flow.objectives import PairBatch, build_objective
+from utils.models.flux1 import Flux
+from utils.training.batches import Batches, PairBatches
+from utils.training.trainer import train
 
 WARM_UP = 3  # steps; the first allocates the optimizer's state
 

@@ -7,11 +7,11 @@ python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from generate_study import generate_study
 from train_slider_text_script import METHODS
 
 from utils.errors import run_cli
-from utils.runner import prepare_sliders
+from utils.jobs.generate import generate_study
+from utils.jobs.prepare import prepare_sliders
 
 
 def main(argv: Sequence[str] | None = None) -> int:

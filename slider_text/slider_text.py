@@ -5,12 +5,12 @@ Rectified flow, on the base model's own half-made images (Concept Sliders, arXiv
 
 from collections.abc import Mapping, Sequence
 
-from utils.batches import TextBatches
-from utils.flux import Flux, PromptEmbeds
-from utils.objectives import TextSlider
-from utils.prompts import SliderPrompt
-from utils.runs import Run
-from utils.trainer import TrainResult, train
+from utils.config.runs import Run
+from utils.data.prompts import SliderPrompt
+from utils.flow.objectives import TextSlider
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.training.batches import TextBatches
+from utils.training.trainer import TrainResult, train
 
 
 def train_run(

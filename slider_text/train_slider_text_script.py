@@ -13,13 +13,13 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from utils.config import check_writable
+from utils.config.load import check_writable
+from utils.config.runs import Run
+from utils.data.prompts import SliderPrompt
 from utils.errors import run_cli
-from utils.launchers import launch
-from utils.prompts import SliderPrompt
-from utils.run_folders import inputs_of
-from utils.runner import Study, check_hub, claiming, list_runs, load_base, prepare_sliders
-from utils.runs import Run
+from utils.jobs.launch import launch
+from utils.jobs.prepare import Study, check_hub, claiming, list_runs, load_base, prepare_sliders
+from utils.training.claims import inputs_of
 
 # python_name, which is a script beside this one with a train_run, and what it is
 METHODS = {"slider_text": "text sliders: the base model's own direction between two prompts"}

@@ -27,8 +27,8 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from tinyflux.pretrain import Recipe
-    from utils.flux import Flux
-    from utils.pairs import ImagePair
+    from utils.data.pairs import ImagePair
+    from utils.models.flux1 import Flux
 
 MINI_RESOLUTION = 32
 MINI_SEQUENCE_LENGTH = 12
@@ -151,8 +151,8 @@ def mini_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mini_flux_loaded(mini_flux: Path) -> Flux:
-    """The miniature FLUX loaded by utils.flux on the CPU, fresh for each test (adapters may be added)."""
-    from utils.flux import load_flux
+    """The miniature FLUX loaded on the CPU, fresh for each test (adapters may be added)."""
+    from utils.models.flux1 import load_flux
 
     return load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
 
@@ -206,16 +206,16 @@ def site(tmp_path: Path, mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Flux]:
     """Every base model loaded during the test."""
-    import utils.flux
+    import utils.models.flux1
 
     loaded: list[Flux] = []
-    load_flux = utils.flux.load_flux
+    load_flux = utils.models.flux1.load_flux
 
     def counted(*args: object) -> Flux:
         loaded.append(load_flux(*args))
         return loaded[-1]
 
-    monkeypatch.setattr(utils.flux, "load_flux", counted)
+    monkeypatch.setattr(utils.models.flux1, "load_flux", counted)
     return loaded
 
 
@@ -253,7 +253,7 @@ def command(
 @pytest.fixture
 def pairs() -> list[ImagePair]:
     """Two pairs of noise at the miniature's resolution."""
-    from utils.pairs import ImagePair
+    from utils.data.pairs import ImagePair
 
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(2, 2, 3, MINI_RESOLUTION, MINI_RESOLUTION, generator=generator) * 2 - 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils.adapters import linear_layers, use_adapters
-from utils.lora_linear import LinearLora
+from utils.lora.linear import LinearLora
+from utils.models.adapters import linear_layers, use_adapters
 
 SCALES = [0.5, 1.0, -1.0]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.config.runs import Run
 from utils.errors import UserError
-from utils.runs import Run
 
 if TYPE_CHECKING:
-    from utils.measures import Probe
+    from utils.measure.judges import Probe
 
 
 def keep(folder: Path, runs: Sequence[Run]) -> Callable[[Run], Path]:
@@ -44,17 +44,17 @@ def fail(runs: Sequence[Run]) -> Callable[[Run], Path]:
 
 def bright_probe(dataset: str) -> Probe:
     """A probe that sees brightness."""
-    from test_study_script import read
-
-    from utils.measures import Probe
+    from tests.train.test_study_script import read
+    from utils.measure.judges import Probe
 
     return Probe(read, lambda images: images.mean(dim=(2, 3)), dataset, ())
 
 
 def bright(*arguments: Any) -> Callable[[Run], Path]:
     """The workshop of study_script.py in a worker, on that probe."""
-    import compare
     import study_script
 
-    compare.face_probe = bright_probe
+    from utils.study import worker
+
+    worker.face_probe = bright_probe
     return study_script.workshop(*arguments)

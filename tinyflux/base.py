@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tinyflux.fit import Losses, Schedule, fit
 from tinyflux.people import People, captions, take
 from tinyflux.text import CLIP_LENGTH, build_text_encoders
-from utils.flux import image_ids, pack_latents, unpack_latents
+from utils.models.flux1 import image_ids, pack_latents, unpack_latents
 
 CAPTION_DROPOUT = 0.12
 T5_LENGTHS = ((32, 0.84), (64, 0.10), (128, 0.05), (512, 0.01))

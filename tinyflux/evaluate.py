@@ -28,11 +28,11 @@ from tinyflux.people import (
 from tinyflux.probe import Probe, load_probe, truth, visible
 from tinyflux.render import render
 from tinyflux.seeds import DISJOINT, HELD_OUT
-from utils.config import Config, load_config, resolve_device
-from utils.figures import Grid, draw_grid, to_images
-from utils.flux import Flux, load_flux
-from utils.generate import sweep_images
-from utils.metrics import frechet_distance, markdown_table, psnr
+from utils.config.load import Config, load_config, resolve_device
+from utils.generation.sweep import sweep_images
+from utils.measure.metrics import frechet_distance, markdown_table, psnr
+from utils.models.flux1 import Flux, load_flux
+from utils.report.figures import Grid, draw_grid, to_images
 
 HERE = Path(__file__).parent
 PROMPTS = {

@@ -10,12 +10,12 @@ from pathlib import Path
 import _path  # noqa: F401
 from train_image_real_script import METHODS
 
-from utils.calibration import with_scales
-from utils.config import check_writable
+from utils.config.load import check_writable
+from utils.config.runs import RealRun, expand_real_runs
 from utils.errors import run_cli
-from utils.runner import list_runs, load_base, prepare, run_all
-from utils.runs import RealRun, expand_real_runs
-from utils.shots import check_loras, check_semantic_lora, choose_prompts, choose_seeds
+from utils.generation.prompts_and_seeds import check_loras, check_semantic_lora, choose_prompts, choose_seeds
+from utils.jobs.prepare import list_runs, load_base, prepare, run_all
+from utils.lora.calibration import with_scales
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # here, so that the checks above come at once
     from generate_real_image import generate_run
 
-    from utils.photos import load_photo
+    from utils.data.photos import load_photo
 
     photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}
     for run in runs:

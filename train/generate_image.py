@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.flux import Flux, PromptEmbeds
-from utils.galleries import write_images
-from utils.generate import applied_loras, forwards_told
-from utils.runs import Run
+from utils.config.runs import Run
+from utils.generation.gallery import write_images
+from utils.generation.sweep import applied_loras, forwards_told
+from utils.models.flux1 import Flux, PromptEmbeds
 
 
 def generate_run(

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from utils.flux import Flux, PromptEmbeds
-from utils.galleries import write_photo_edits
-from utils.generate import applied_lora, edit_photo, forwards_told, inversion_of
-from utils.photos import Photo
-from utils.runs import RealRun
+from utils.config.runs import RealRun
+from utils.data.photos import Photo
+from utils.generation.gallery import write_photo_edits
+from utils.generation.sweep import applied_lora, edit_photo, forwards_told, inversion_of
+from utils.models.flux1 import Flux, PromptEmbeds
 
 
 def generate_run(

@@ -5,7 +5,7 @@ python study_script.py --c=study datasets=[glasses,age] seeds=2 --dry-run
 
 A plan (config/study.yaml) names methods x datasets x noise_scales x etas x pairs x seeds. What is done is not
 done again; a cell that fails is told at the end and in the report, and the others go on. key=value changes a
-key of the plan (utils/plan.py) or, for all cells, one of utils/schema.py.
+key of the plan (utils/study/plan.py) or, for all cells, one of utils/config/schema.py.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from pathlib import Path
 import _path  # noqa: F401
 from train_image_script import METHODS as PAIR_METHODS
 
-from utils.config import check_writable, resolve_device, resolve_model_path
+from utils.config.load import check_writable, resolve_device, resolve_model_path
+from utils.config.runs import Run
 from utils.errors import UserError, run_cli
-from utils.launchers import launch
-from utils.outcomes import Outcome
-from utils.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
-from utils.runner import CONFIG_FOLDER, Study, list_runs, load_base
-from utils.runs import Run
-from utils.shots import choose_prompts
+from utils.generation.prompts_and_seeds import choose_prompts
+from utils.jobs.launch import launch
+from utils.jobs.outcomes import Outcome
+from utils.jobs.prepare import CONFIG_FOLDER, Study, list_runs, load_base
+from utils.study.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
 
 METHODS = {**PAIR_METHODS, TEXT_METHOD: "text sliders, from the prompts of the dataset's name"}
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         list_runs([cell.run for cell in cells], lambda run: {"weights": run.weights_path()})
         return 0
-    from utils.cells import done, identity_seeds
+    from utils.study.cells import done, identity_seeds
 
     prompts = {
         run.name: choose_prompts(run, identity_seeds(plan, run.dataset, run.version))
@@ -61,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_pairs(runs: Sequence[Run]) -> None:
     """Raise `UserError`, before hours of training, for pairs or attributes that are not there."""
-    from probes import attribute_of
-
-    from utils.pairs import load_pairs
+    from tinyflux.judge import attribute_of
+    from utils.data.pairs import load_pairs
 
     for run in {(run.dataset, run.config.pair_count): run for run in runs}.values():
         if run.config.judge == "probe":
@@ -91,9 +90,8 @@ def workshop(
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     texts = [text for run in runs for prompt in by_name[run.name].prompts for text in prompt.texts]
     texts += [prompt for run in runs for prompt in prompts[run.name]]
-    from compare import Workshop
-
-    from utils.measures import judge_lacks, load_tools
+    from utils.measure.judges import judge_lacks, load_tools
+    from utils.study.worker import Workshop
 
     tools = load_tools(config, resolve_device(config.device, warn=lambda line: None))  # load_base warns
     if lacking := judge_lacks(config, tools):
@@ -104,8 +102,8 @@ def workshop(
 
 
 def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], command: str) -> None:
-    from utils.cells import CellResult, done
-    from utils.study_report import write_study
+    from utils.study.cells import CellResult, done
+    from utils.study.report import write_study
 
     folders = {cell.run.name: cell.run.folder for cell in cells}
     results = [CellResult.load(cell.result_path) for cell in cells if done(cell, plan)]

@@ -3,13 +3,13 @@
 Rectified flow on the photograph alone; the adapter is "inversion" (arXiv 2506.07992, real images).
 """
 
-from utils.batches import PairBatches
-from utils.flux import Flux, PromptEmbeds
-from utils.objectives import build_objective
-from utils.pairs import ImagePair
-from utils.photos import Photo
-from utils.runs import RealRun
-from utils.trainer import TrainResult, train
+from utils.config.runs import RealRun
+from utils.data.pairs import ImagePair
+from utils.data.photos import Photo
+from utils.flow.objectives import build_objective
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.training.batches import PairBatches
+from utils.training.trainer import TrainResult, train
 
 
 def train_run(run: RealRun, flux: Flux, photo: Photo, embeds: PromptEmbeds) -> TrainResult:

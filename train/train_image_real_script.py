@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from utils.config import check_writable
+from utils.config.load import check_writable
+from utils.config.runs import RealRun, expand_real_runs
 from utils.errors import run_cli
-from utils.launchers import launch
-from utils.run_folders import inputs_of
-from utils.runner import Study, check_hub, claiming, list_runs, load_base, prepare
-from utils.runs import RealRun, expand_real_runs
+from utils.jobs.launch import launch
+from utils.jobs.prepare import Study, check_hub, claiming, list_runs, load_base, prepare
+from utils.training.claims import inputs_of
 
 if TYPE_CHECKING:
-    from utils.photos import Photo
+    from utils.data.photos import Photo
 
 METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise, on the rectified flow"}
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if study.dry_run:
         list_runs(runs, lambda run: {"photo": run.photograph, "weights": run.weights_path()})
         return 0
-    from utils.photos import load_photo  # here, so that the checks above come at once
+    from utils.data.photos import load_photo  # here, so that the checks above come at once
 
     inputs = {run.name: inputs_of(run) for run in runs}
     photos = {run.name: load_photo(run.photograph, run.config.resolution) for run in runs}

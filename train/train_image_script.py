@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
+from utils.config.runs import Run
 from utils.errors import run_cli
-from utils.launchers import launch
-from utils.run_folders import inputs_of
-from utils.runner import Study, check_hub, claiming, list_runs, load_base, load_runs_pairs, prepare
-from utils.runs import Run
+from utils.jobs.launch import launch
+from utils.jobs.prepare import Study, check_hub, claiming, list_runs, load_base, load_runs_pairs, prepare
+from utils.training.claims import inputs_of
 
 if TYPE_CHECKING:
-    from utils.pairs import ImagePair
+    from utils.data.pairs import ImagePair
 
 # python_name, which is a script beside this one with a train_run, and what it is
 METHODS = {

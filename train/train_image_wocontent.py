@@ -5,12 +5,12 @@ Content-preserving schedule; the semantic target is velocity + eta * direction (
 
 from collections.abc import Sequence
 
-from utils.batches import PairBatches
-from utils.flux import Flux, PromptEmbeds
-from utils.objectives import build_objective
-from utils.pairs import ImagePair
-from utils.runs import Run
-from utils.trainer import TrainResult, train
+from utils.config.runs import Run
+from utils.data.pairs import ImagePair
+from utils.flow.objectives import build_objective
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.training.batches import PairBatches
+from utils.training.trainer import TrainResult, train
 
 
 def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:

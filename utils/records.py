@@ -17,7 +17,7 @@ from time import perf_counter
 
 import torch
 
-from utils.config import REPOSITORY
+from utils.config.load import REPOSITORY
 from utils.errors import UserError
 from utils.files import write_atomically
 

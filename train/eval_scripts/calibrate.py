@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from probes import face_probe
 
-from utils.config import Config, layer_config, parse_overrides, resolve_model_path
+from tinyflux.judge import face_probe
+from utils.config.load import Config, layer_config, parse_overrides, resolve_model_path
+from utils.config.runs import Run, expand_runs
 from utils.errors import UserError, run_cli
-from utils.runner import CONFIG_FOLDER, Study, load_base
-from utils.runs import Run, expand_runs
-from utils.shots import choose_prompts
+from utils.generation.prompts_and_seeds import choose_prompts
+from utils.jobs.prepare import CONFIG_FOLDER, Study, load_base
 
 if TYPE_CHECKING:
-    from utils.calibration import Calibration
+    from utils.lora.calibration import Calibration
 
 FIRST_IDENTITY = 2_000_000
 
@@ -39,7 +39,7 @@ FIRST_IDENTITY = 2_000_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write; 0 as the exit status."""
     args = _parser().parse_intermixed_args(argv)
-    from utils.lora_files import read_metadata, update_metadata
+    from utils.lora.files import read_metadata, update_metadata
 
     metadata = read_metadata(args.lora)
     if "config" not in metadata:
@@ -69,12 +69,12 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     """
     import torch
 
-    from utils.calibration import PAIRS_STRENGTH, Calibration
-    from utils.flux import PromptEmbeds
-    from utils.generate import applied_lora, sweep_images
-    from utils.measures import JUDGES_TOOLS, LIMITS, build_judge, load_tools
-    from utils.pairs import load_pairs
-    from utils.slider_metrics import scale_at, usable_range
+    from utils.data.pairs import load_pairs
+    from utils.generation.sweep import applied_lora, sweep_images
+    from utils.lora.calibration import PAIRS_STRENGTH, Calibration
+    from utils.measure.judges import JUDGES_TOOLS, LIMITS, build_judge, load_tools
+    from utils.measure.sliders import scale_at, usable_range
+    from utils.models.flux1 import PromptEmbeds
 
     config = run.config
     pairs = load_pairs(

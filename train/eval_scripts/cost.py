@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from _measuring import folder_of
 from train_image_script import METHODS
 
-from utils.config import check_writable
+from utils.config.load import check_writable
+from utils.config.runs import Run
 from utils.errors import UserError, run_cli
-from utils.runner import list_runs, prepare
-from utils.runs import Run
+from utils.jobs.measure import folder_of
+from utils.jobs.prepare import list_runs, prepare
 
 COLUMNS = ("run", "work", "seconds", "count", "per second", "peak GiB", "device")
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if study.dry_run:
         list_runs(study.runs, lambda run: {"record": run.record_path})
         return 0
-    from utils.metrics import markdown_table
+    from utils.measure.metrics import markdown_table
 
     rows = [row for run in study.runs for row in cost_rows(run)]
     if not rows:

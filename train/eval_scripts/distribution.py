@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from _measuring import Row, Subject, measure_images
 
 from utils.errors import UserError, run_cli
 from utils.folders import find_images
+from utils.jobs.measure import Row, Subject, measure_images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +39,9 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
     """FID and KID by every network at every scale."""
     import torch
 
-    from utils.distribution import caution, compare_sets
-    from utils.encoders import Unavailable
-    from utils.pairs import load_image
+    from utils.data.pairs import load_image
+    from utils.measure.distribution import caution, compare_sets
+    from utils.measure.encoders import Unavailable
 
     count = min(len(reference), len(subject.series.names))
     if count < 2:
@@ -67,9 +67,9 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
 
 def _networks(subject: Subject) -> dict[str, Callable]:
     """Images -> features (B, D) of every network, or why it is not available."""
-    from utils.config import resolve_device
-    from utils.distribution import load_inception
-    from utils.encoders import Unavailable
+    from utils.config.load import resolve_device
+    from utils.measure.distribution import load_inception
+    from utils.measure.encoders import Unavailable
 
     config, dinov2 = subject.run.config, subject.tools["dinov2"]
     device = resolve_device(config.device, lambda line: None)  # it was told for the others

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _measuring import Row, Subject, measure_images, rows_by_scale
 
 from utils.errors import run_cli
+from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(argv)
 
     def rows_of(subject: Subject) -> list[Row]:
-        from utils.measures import strength_measures
+        from utils.measure.judges import strength_measures
 
         measures = strength_measures(subject.tools, subject.pairs, options.text, subject.probe)
         return rows_by_scale(subject, measures)

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 from train_image_script import METHODS
 
-from utils.config import check_writable
+from utils.config.load import check_writable
+from utils.config.runs import Run
 from utils.errors import UserError, run_cli
-from utils.runner import list_runs, load_base, prepare, run_all
-from utils.runs import Run
-from utils.shots import check_loras, choose_prompts
+from utils.generation.prompts_and_seeds import check_loras, choose_prompts
+from utils.jobs.prepare import list_runs, load_base, prepare, run_all
 
 if TYPE_CHECKING:
-    from edits import Reader
+    from tinyflux.edits import Reader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,12 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
     check_writable(options.out)
     # here, so that the checks above come at once
-    from edits import measure, results_table, write_results
-    from probes import attribute_of
-
-    from utils.flux import PromptEmbeds
-    from utils.metrics import markdown_table
-    from utils.pairs import load_pairs
+    from tinyflux.edits import measure, results_table, write_results
+    from tinyflux.judge import attribute_of
+    from utils.data.pairs import load_pairs
+    from utils.measure.metrics import markdown_table
+    from utils.models.flux1 import PromptEmbeds
 
     for run in study.runs:
         attribute_of(run.dataset)

@@ -8,9 +8,9 @@ python eval_scripts/preservation.py --c=train_image --at 0=before --at 1=after -
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _measuring import Row, Subject, measure_images, rows_by_scale
 
 from utils.errors import run_cli
+from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rows_of(subject: Subject) -> list[Row]:
     """Every preservation measure at every scale."""
-    from utils.measures import preservation_measures
+    from utils.measure.judges import preservation_measures
 
     return rows_by_scale(subject, preservation_measures(subject.tools, subject.probe))
 

@@ -27,10 +27,10 @@ from pathlib import Path
 import _path  # noqa: F401
 from train_image_real_script import METHODS
 
-from utils.config import check_writable
+from utils.config.load import check_writable
+from utils.config.schema import INVERSIONS
 from utils.errors import UserError, nearest, run_cli
-from utils.runner import load_base, prepare
-from utils.schema import INVERSIONS
+from utils.jobs.prepare import load_base, prepare
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     check_writable(options.out)
     flux, embeds = load_base(study, ["", *study.config.prompt])
-    from real_edits import Measured, measure_inversion, write_results
+    from tinyflux.portraits import Measured, measure_inversion, write_results
 
     measured: list[Measured] = []
     command = shlex.join(["python", "eval_scripts/real_table.py", *argv])

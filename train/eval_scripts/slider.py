@@ -3,7 +3,7 @@
 cd train
 python eval_scripts/slider.py --c=train_image
 
-delta_smooth, CR, CSM, SP, OS, the correlations and the usable range are defined in utils/slider_metrics.py.
+delta_smooth, CR, CSM, SP, OS, the correlations and the usable range are defined in utils/measure/sliders.py.
 The distance is the probe's where judge is probe, else LPIPS alex; the score is the judge's strength.
   --limit X           damage from which on the image counts as broken (leak 0.1; DINOv2 distance 0.3)
   --original FOLDER   what the images at scale 0 should be, by name: the photographs, for edits of photographs
@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from _measuring import Row, Subject, measure_images
 
 from utils.errors import UserError, run_cli
 from utils.folders import find_images
+from utils.jobs.measure import Row, Subject, measure_images
 
 MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks")
 """What is measured of the judge's strength, in the order of the columns."""
@@ -51,8 +51,8 @@ def _limit(text: str) -> float:
 
 def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] | None) -> list[Row]:
     """Every slider metric of one run; `limit` None takes the judge's own."""
-    from utils.encoders import Unavailable
-    from utils.measures import distance_measure
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import distance_measure
 
     distance = distance_measure(subject.tools, subject.probe)
     values = _of_distances(subject, distance) | _of_strength(subject, distance, limit)
@@ -66,9 +66,9 @@ def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] 
 
 
 def _of_distances(subject: Subject, distance):
-    from utils.encoders import Unavailable
-    from utils.measures import pairwise_distances
-    from utils.slider_metrics import smoothness
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import pairwise_distances
+    from utils.measure.sliders import smoothness
 
     if isinstance(distance, Unavailable):
         return {"delta_smooth": distance}
@@ -80,9 +80,9 @@ def _of_distances(subject: Subject, distance):
 def _of_strength(subject: Subject, distance, limit: float | None):
     import torch
 
-    from utils.encoders import Unavailable
-    from utils.measures import LIMITS, build_judge, judge_lacks
-    from utils.slider_metrics import correlations, free_sliders, usable_range
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import LIMITS, build_judge, judge_lacks
+    from utils.measure.sliders import correlations, free_sliders, usable_range
 
     config, series = subject.run.config, subject.series
     lacking = judge_lacks(config, subject.tools)
@@ -119,7 +119,7 @@ def _of_strength(subject: Subject, distance, limit: float | None):
 def _originals(subject: Subject, found: Mapping[str, Path]):
     import torch
 
-    from utils.pairs import load_image
+    from utils.data.pairs import load_image
 
     if lacking := [name for name in subject.series.names if name not in found]:
         raise UserError(f"--original: expected an image for every identity, found no {lacking[0]}")

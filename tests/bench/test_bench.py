@@ -1,0 +1,320 @@
+"""bench/: the plain loops do the same as this framework, and both commands say what they measured."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import memory, reference, sample, train
+from bench.bases import (
+    FLUX_DEV,
+    Shape,
+    add_random_lora,
+    build_transformer,
+    load_base,
+    pipeline_of,
+)
+from bench.measuring import OURS, REFERENCE, Comparison, Measured, Side, compare, forwards_counted
+from bench.options import parse
+from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
+from utils.config.load import Config
+from utils.config.runs import expand_real_runs
+from utils.data.pairs import load_pairs
+from utils.data.photos import load_photo
+from utils.errors import UserError
+from utils.flow.objectives import build_objective
+from utils.generation.sweep import edit_photo, sweep_images
+from utils.models.adapters import adapter_names
+from utils.models.flux1 import Flux
+from utils.models.velocity import FluxVelocity
+from utils.training.batches import PairBatches
+from utils.training.trainer import train as train_run
+
+CPU = torch.device("cpu")
+MINI = [
+    *(f"resolution={MINI_RESOLUTION}", f"max_sequence_length={MINI_SEQUENCE_LENGTH}", "rank=2"),
+    *("num_inference_steps=4", "end_step=3", "skips=1", "scales=0,0.5,1", "device=cpu"),
+]
+MINI_SHAPE = Shape(
+    **{"double_blocks": 2, "single_blocks": 2, "heads": 2, "head_size": 16, "axes": (4, 6, 6)},
+    **{"t5": 24, "t5_hidden": 32, "t5_layers": 2, "t5_heads": 2},
+    **{"clip": 20, "clip_hidden": 24, "clip_layers": 2, "clip_heads": 2},
+    **{"vae": (4, 4, 8, 8), "vae_layers": 1, "vae_groups": 2},
+)
+
+
+def test_the_reference_has_our_losses(mini_flux_loaded: Flux, tmp_path: Path) -> None:
+    flux = mini_flux_loaded
+    options = parse(["--steps=1", *MINI, "log_every=1", "lr=0.01"], "bench.train", "")
+    run = train.bench_run(options)
+    config = replace(run.config, output_folder=str(tmp_path))
+    run = replace(run, config=config)
+    pairs = load_pairs(run.source_folder, run.target_folder, MINI_RESOLUTION)
+    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    objective = build_objective("train_image", config.cfg_eta, run.noise_scale)
+    train_run(run, flux, PairBatches(flux, pairs, config), objective, embeds)
+    ours = [json.loads(line) for line in run.log_path.read_text().splitlines()]
+    with closing(reference.ReferenceTraining(pipeline_of(flux), run)) as training:
+        theirs = [training.step() for _ in ours]
+    assert adapter_names(flux.transformer) == []
+    assert len(ours) == train.WARM_UP + 2
+    for name in ("content", "semantic"):
+        expected = [line[name] for line in ours]
+        assert [losses[name] for losses in theirs] == pytest.approx(expected, rel=1e-4)
+        assert len(set(expected)) == len(expected)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [0, 1])
+def test_a_reference_step_trains_each_adapter_by_its_own_loss(
+    mini_flux_loaded: Flux, gradient_checkpointing: int
+) -> None:
+    flux = mini_flux_loaded
+    overrides = [*MINI, f"gradient_checkpointing={gradient_checkpointing}"]
+    run = train.bench_run(parse(overrides, "bench.train", ""))
+    with (
+        forwards_counted(flux.transformer) as batches,
+        closing(reference.ReferenceTraining(pipeline_of(flux), run)) as training,
+    ):
+        weights = [weight for group in training.optimizer.param_groups for weight in group["params"]]
+        before = [weight.clone() for weight in weights]
+        training.step()
+        moved = [not torch.equal(a, b) for a, b in zip(before, weights, strict=True)]
+    assert batches == [1, 1]
+    assert len(moved) == 2 * len(training.content)
+    assert all(moved[1::2])  # every B, of both adapters; the gradient of A is zero while B is
+
+
+def test_the_plain_sweep_has_our_images(mini_flux_loaded: Flux) -> None:
+    flux = mini_flux_loaded
+    config = sample.first_skip(parse(MINI, "bench.sample", "").config("train_image"))
+    add_random_lora(flux, "semantic", config, 0)
+    with forwards_counted(flux.transformer) as batches:
+        theirs = reference.sweep_images(pipeline_of(flux), "a cat", 3, config)
+    assert batches == [1] * 3 * 4
+    embeds = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    ours = sweep_images(flux, embeds, [3], [1], config.scales, config)[1]
+    assert list(theirs) == list(ours) == [0.0, 0.5, 1.0]
+    for scale, image in theirs.items():
+        torch.testing.assert_close(image, ours[scale], rtol=0, atol=1e-4)
+    assert (ours[1.0] - ours[0.0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("inversion", "forwards"), [("flowedit", 3 * 3 * 2), ("lora", 4 + 2 * (1 + 3 * 3))])
+def test_the_plain_edit_of_a_photograph_has_our_images(
+    mini_flux_loaded: Flux, inversion: str, forwards: int
+) -> None:
+    flux = mini_flux_loaded
+    options = parse([*MINI, f"inversion={inversion}"], "bench.sample", "")
+    run = expand_real_runs(options.config("train_image_real"))[0]
+    for seed, name in enumerate(("semantic", "inversion")):
+        add_random_lora(flux, name, run.config, seed)
+    with forwards_counted(flux.transformer) as batches:
+        theirs = reference.edit_photo(pipeline_of(flux), run.photograph, "a cat", 3, run.config)
+    assert batches == [1] * forwards
+    embeds = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    ours = edit_photo(run, flux, load_photo(run.photograph, MINI_RESOLUTION), 3, embeds)[1]
+    for scale, image in theirs.items():
+        torch.testing.assert_close(image, ours[scale], rtol=0, atol=1e-4)
+    assert (ours[1.0] - ours[0.0]).abs().max() > 1e-4
+
+
+def measured(path: Path) -> dict[str, Any]:
+    """What a command wrote, once what all of them write is checked."""
+    content = json.loads(path.read_text())
+    assert content["machine"]["device"].startswith("CPU ")
+    assert content["machine"]["torch"] == torch.__version__
+    assert "commit" in content["machine"]["software"]
+    assert content["config"]["resolution"] == MINI_RESOLUTION
+    for comparison in content["measured"].values():
+        for side in comparison["sides"].values():
+            assert len(side["seconds"]) == 2
+            assert min(side["seconds"]) > 0
+            assert side["peak_bytes"] > 2**20
+            assert side["flops_per_second"] == pytest.approx(side["flops"] / side["median_seconds"])
+            assert 0 < side["share_of_matmul_peak"] < 1
+    return content["measured"]
+
+
+def test_the_training_command(mini_flux: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "train.json"
+    arguments = ["--steps=2", "--repeats=2", f"--out={out}", *MINI, "log_every=2"]
+    assert train.main([*arguments, f"pretrained_model_name_or_path={mini_flux}"]) == 0
+    step = measured(out)["training step"]
+    assert list(step["sides"]) == [OURS, REFERENCE]
+    assert {name: side["forwards"] for name, side in step["sides"].items()} == {OURS: 1, REFERENCE: 2}
+    assert all(side["images"] == 2 for side in step["sides"].values())
+    assert step["sides"][REFERENCE]["flops"] > step["sides"][OURS]["flops"]  # the images' encoding
+    assert len(step["ratio"]["pairs"]) == 2
+    assert max(step["agreement"].values()) < 1e-4
+    printed = capsys.readouterr().out
+    assert f"| training step, {OURS} " in printed
+    assert str(out) in printed
+
+
+def test_the_sampling_command_on_random_weights(tmp_path: Path) -> None:
+    out = tmp_path / "sample.json"
+    assert sample.main(["--random-weights", "--repeats=2", f"--out={out}", *MINI], MINI_SHAPE) == 0
+    sweep, photograph = measured(out).values()
+    assert (sweep["sides"][OURS]["images"], sweep["sides"][REFERENCE]["images"]) == (4 + 2 * 3, 3 * 4)
+    assert (sweep["sides"][OURS]["forwards"], sweep["sides"][REFERENCE]["forwards"]) == (4, 3 * 4)
+    assert photograph["sides"][REFERENCE]["forwards"] == 3 * 3 * 2
+    assert photograph["sides"][OURS]["forwards"] == 3
+    assert photograph["sides"][OURS]["images"] < photograph["sides"][REFERENCE]["images"]
+    for comparison in (sweep, photograph):
+        assert max(comparison["agreement"].values()) < 1e-3
+
+
+def test_without_the_reference(mini_flux: Path, tmp_path: Path) -> None:
+    out = tmp_path / "train.json"
+    arguments = ["--skip-reference", "--steps=1", "--repeats=2", f"--out={out}", *MINI]
+    train.main([*arguments, f"pretrained_model_name_or_path={mini_flux}"])
+    step = measured(out)["training step"]
+    assert list(step["sides"]) == [OURS]
+    assert "ratio" not in step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--repeats=0"], "--repeats: expected 1 or more, found 0"),
+        (["python_name=train_image_fm"], "python_name: expected train_image, found train_image_fm"),
+        (["noise_scales=1,2"], "expected one run, found 2"),
+        (["stepz=1"], "unknown key 'stepz'"),
+    ],
+)
+def test_what_cannot_be_measured(arguments: list[str], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        train.main([*MINI, *arguments])
+
+
+def test_an_inversion_without_a_plain_loop(mini_flux_loaded: Flux) -> None:
+    run = expand_real_runs(parse([*MINI, "inversion=euler"], "", "").config("train_image_real"))[0]
+    with pytest.raises(UserError, match="inversion: expected flowedit, or lora"):
+        reference.edit_photo(pipeline_of(mini_flux_loaded), run.photograph, "", 1, run.config)
+
+
+def test_turns_and_ratios(mini_flux_loaded: Flux) -> None:
+    turns: list[str] = []
+    seconds = {OURS: [9.0, 1.0, 2.0], REFERENCE: [9.0, 3.0, 4.0]}  # the first to warm up
+
+    def side(name: str) -> Side:
+        return Side(lambda: turns.append(name) or seconds[name][turns.count(name) - 1])
+
+    sides = {name: side(name) for name in seconds}
+    compared = compare("work", sides, 2, mini_flux_loaded, lambda: {"results": 0.5})
+    assert turns == [OURS, REFERENCE] * 3
+    assert compared.sides[OURS].seconds == [1.0, 2.0]
+    assert compared.ratios == [3.0, 2.0]
+    ratio = compared.summary()["ratio"]
+    assert (ratio["of_medians"], ratio["median_of_pairs"]) == (3.5 / 1.5, 2.5)
+    assert [row[2] for row in compared.rows()] == ["2.50 (2.00 to 3.00)", "1"]
+
+
+def test_operations_are_those_of_the_transformer(mini_flux_loaded: Flux) -> None:
+    """A linear of m x n on b rows is 2 b m n operations."""
+    layer = mini_flux_loaded.transformer.x_embedder
+
+    def go() -> float:
+        layer(torch.ones(5, layer.in_features))
+        return 1.0
+
+    compared = compare("product", {OURS: Side(go, units=2)}, 1, mini_flux_loaded, dict)
+    assert compared.sides[OURS].flops == 5 * layer.in_features * layer.out_features
+    row = Comparison("product", {OURS: Measured([2.0], None, 1, 1, 4e12)}, 8e12, {}).rows()[0]
+    assert row[1:] == ["2", "", "1", "", "2", "25%"]
+
+
+def test_random_weights_of_any_shape() -> None:
+    state = torch.get_rng_state()
+    for dtype in (torch.float32, torch.bfloat16):
+        config = replace(Config(), device="cpu", dtype=str(dtype).removeprefix("torch."))
+        flux = load_base(config, random_weights=True, shape=MINI_SHAPE)
+        embeds = flux.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+        latents = flux.encode_images(torch.zeros(1, 3, 32, 32))
+        velocity = flux.predict_velocity(torch.ones_like(latents), torch.tensor([0.5]), embeds, 3.5)
+        assert flux.transformer.dtype == flux.part("text_encoder_2").dtype == flux.vae.dtype == dtype
+        assert torch.get_default_dtype() == torch.float32
+        for output in (latents, velocity, flux.decode_latents(velocity)):
+            assert output.isfinite().all()
+            assert output.std() > 0
+        assert not any(weight.requires_grad for weight in flux.transformer.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        transformer = build_transformer(FLUX_DEV)
+    assert sum(weight.numel() for weight in transformer.parameters()) == 11_901_408_320
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "fp8"])
+def test_random_weights_quantized(quantization: str) -> None:
+    pytest.importorskip("bitsandbytes" if quantization == "nf4" else "torchao")
+    config = replace(Config(), device="cpu", quantization=quantization)
+    flux = load_base(config, random_weights=True, shape=MINI_SHAPE)
+    embeds = flux.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+    velocity = flux.predict_velocity(torch.ones(1, 16, 4, 4), torch.tensor([0.5]), embeds, 3.5)
+    assert velocity.isfinite().all()
+    assert velocity.std() > 0
+
+
+def test_random_parts_come_back() -> None:
+    flux = load_base(replace(Config(), device="cpu"), random_weights=True, shape=MINI_SHAPE)
+    before = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    flux.release_text_encoders()
+    flux.release_vae()
+    assert set(flux.parts) == {"transformer", "scheduler"}
+    after = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    assert torch.equal(before.prompt_embeds, after.prompt_embeds)
+
+
+NARROW = {"resolution": 32, "max_sequence_length": 12, "rank": 2, "device": "cpu", "batch_size_gen": 2}
+
+
+def needs(**keys: object) -> dict[str, int]:
+    return memory.needs(replace(Config(), **{**NARROW, **keys}), MINI_SHAPE)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_memory_of_shapes_is_that_of_tensors(quantization: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"quantization": quantization, "joint_passes": False}
+    computed = needs(**keys)
+    monkeypatch.setattr(memory, "FakeTensorMode", lambda **_: nullcontext())
+    assert needs(**keys) == pytest.approx(computed, rel=0.01)
+    weights = sum(weight.nbytes for weight in build_transformer(MINI_SHAPE).bfloat16().parameters())
+    if quantization == "none":
+        assert weights <= computed["the base"] < 1.5 * weights  # small tensors are rounded up
+
+
+def test_memory_follows_the_settings() -> None:
+    step = "a training step"
+    plain = needs(joint_passes=False)
+    assert needs(joint_passes=True)[step] > plain[step]
+    assert needs(joint_passes=False, gradient_checkpointing=True)[step] < plain[step]
+    fp8, nf4 = (needs(quantization=name)["the base"] for name in ("fp8", "nf4"))
+    assert nf4 < fp8 < plain["the base"]
+    assert needs(batch_size_gen=4)["sampling"] > plain["sampling"]
+
+
+def test_no_tensor_without_values_stays_behind(mini_flux_loaded: Flux) -> None:
+    needs()
+    add_random_lora(mini_flux_loaded, "semantic", replace(Config(), rank=2), 0)
+    model = FluxVelocity(mini_flux_loaded, mini_flux_loaded.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    with torch.no_grad():
+        velocity = model.scaled({"semantic": 1.0})(torch.ones(2, 16, 4, 4), torch.zeros(2))
+    assert velocity.isfinite().all()
+
+
+def test_the_memory_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        memory.main(["--base", "flux_dev_12gb", "resolution=32", "max_sequence_length=12"], MINI_SHAPE) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "flux_dev_12gb" in printed
+    assert "a training step" in printed

@@ -1,0 +1,418 @@
+"""The loop on a miniature FLUX: what it learns, writes, repeats bit for bit, and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
+from utils.config.load import Config, Run, expand_runs, read_config
+from utils.config.schema import LR_SCHEDULERS as SCHEDULER_NAMES
+from utils.data.pairs import ImagePair
+from utils.flow.mixes import Mix
+from utils.flow.objectives import PairBatch, build_objective
+from utils.lora.files import load_lora
+from utils.lora.metadata import base_hash
+from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
+from utils.models.flux1 import Flux, load_flux
+from utils.models.velocity import FluxVelocity
+from utils.records import read_record
+from utils.training.batches import PairBatches
+from utils.training.trainer import LR_SCHEDULERS, TrainResult, train
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return make_run(tmp_path)
+
+
+def make_run(folder: Path, **changes) -> Run:
+    config = Config(
+        device="cpu",
+        dtype="float32",
+        resolution=MINI_RESOLUTION,
+        max_sequence_length=MINI_SEQUENCE_LENGTH,
+        datasets=["glasses"],
+        rank=2,
+        lr=1e-2,
+        train_iteration=6,
+        save_per_steps=4,
+        log_every=2,
+        output_folder=str(folder),
+    )
+    return expand_runs(replace(config, **changes))[0]
+
+
+def learn(run: Run, flux: Flux, pairs: Sequence[ImagePair], objective) -> TrainResult:
+    """Train on image pairs under the empty prompt."""
+    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)
+
+
+def objective_of(run: Run):
+    return build_objective(
+        run.config.python_name, run.config.cfg_eta, run.noise_scale, run.config.joint_passes
+    )
+
+
+def lines(run: Run) -> list[dict]:
+    return [json.loads(line) for line in run.log_path.read_text().splitlines()]
+
+
+def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pairs):
+    flux = mini_flux_loaded
+    before = {name: parameter.clone() for name, parameter in flux.transformer.named_parameters()}
+    result = learn(run, flux, pairs, objective_of(run))
+
+    assert result.weights_path == run.weights_path()
+    for step in (4, 6):
+        assert run.weights_path(step).is_file()
+        assert run.reference_path(step).is_file()
+    assert len(list(run.folder.glob("*.safetensors"))) == 2
+    assert read_config(run.config_path) == run.config
+    assert [line["step"] for line in lines(run)] == [2, 4, 6]
+    seconds = [line["seconds"] for line in lines(run)]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] <= result.seconds + 0.001  # rounded to milliseconds
+    assert {name: lines(run)[-1][name] for name in ("content", "semantic")} == result.losses
+    assert list(run.folder.glob("tensorboard/events*"))
+    assert result.seconds > 0
+    record = read_record(run.record_path)
+    assert (record.work, record.count) == ("training", 6)
+    assert record.seconds >= result.seconds
+    assert result.steps_per_second == pytest.approx(6 / result.seconds)
+
+    assert adapter_names(flux.transformer) == []
+    after = dict(flux.transformer.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_header_says_where_the_weights_come_from(run, mini_flux_loaded, pairs):
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
+    with safe_open(run.weights_path(), framework="pt") as file:
+        metadata = file.metadata()
+    learned_from = json.loads(metadata["learned_from"])
+    assert [entry["pair"] for entry in learned_from] == ["p0", "p1"]
+    assert len({entry[side] for entry in learned_from for side in ("source", "target")}) == 4
+    assert (metadata["step"], metadata["method"], metadata["rank"]) == ("6", "train_image", "2")
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("2", "1.0")
+    assert Config(**json.loads(metadata["config"])) == run.config
+    assert metadata["base_hash"] == base_hash(mini_flux_loaded.transformer)
+    assert json.loads(metadata["software"])["torch"] == torch.__version__.partition("+")[0]
+    card = (run.folder / "README.md").read_text(encoding="utf-8")
+    for part in (
+        metadata["base_hash"],
+        run.weights_path().name,
+        "pair: `p1`",
+        "| `rank` | 2 |",
+        "library_name: diffusers",
+    ):
+        assert part in card
+
+
+def test_both_files_hold_the_trained_semantic_adapter(run, mini_flux_loaded, pairs):
+    flux = mini_flux_loaded
+    learn(run, flux, pairs, objective_of(run))
+    load_lora(flux.transformer, run.weights_path(), "a")
+    load_lora(flux.transformer, run.reference_path(), "b")
+    for left, right in zip(
+        adapter_parameters(flux.transformer, "a"), adapter_parameters(flux.transformer, "b"), strict=True
+    ):
+        assert torch.equal(left, right)
+        assert left.any()
+
+
+FACTORS = {
+    "constant": [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    "linear": [1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
+    "cosine": [math.cos(math.pi * step / 12) ** 2 for step in range(6)],
+}
+
+
+def test_every_lr_scheduler_has_its_factors():
+    assert set(FACTORS) == set(LR_SCHEDULERS) == set(SCHEDULER_NAMES)
+    for name, factor in LR_SCHEDULERS.items():
+        assert [factor(step / 6) for step in range(6)] == pytest.approx(FACTORS[name])
+
+
+@pytest.mark.parametrize("lr_scheduler", sorted(FACTORS))
+def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_scheduler):
+    """The same training written out step by step, from the documented order of random draws."""
+    device = torch.device("cpu")
+    run = make_run(tmp_path, lr_scheduler=lr_scheduler, joint_passes=False)
+    learn(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
+
+    flux = load_flux(str(mini_flux), device, torch.float32)
+    transformer = flux.transformer
+    sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
+    targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
+    model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    sigmas = flux.sigmas(28, 4, 4)
+    generator = torch.Generator().manual_seed(run.seed)
+    for name in ("content", "semantic"):
+        seed = int(torch.randint(2**31, (), generator=generator))
+        add_adapter(transformer, name, 2, 1, seed=seed)
+    optimizers = [
+        torch.optim.AdamW(adapter_parameters(transformer, name), lr=1e-2, fused=True)
+        for name in ("content", "semantic")
+    ]
+    for step in range(6):
+        index = torch.randint(2, (1,), generator=generator)
+        sigma = sigmas[torch.randint(28, (1,), generator=generator)]
+        noise = torch.randn(1, 16, 4, 4, generator=generator)
+        source, target = sources[index], targets[index]
+        x_t = source + sigma[:, None, None, None] * noise
+        with use_adapters(transformer, {"content": 1.0}, train=["content"]):
+            torch.nn.functional.mse_loss(model(x_t, sigma), noise).backward()
+        with use_adapters(transformer, {"content": 1.0, "semantic": 1.0}, train=["semantic"]):
+            velocity_target = noise + 4.0 * (source - target)
+            torch.nn.functional.mse_loss(model(x_t, sigma), velocity_target).backward()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 1e-2 * LR_SCHEDULERS[lr_scheduler](step / 6)
+            optimizer.step()
+            optimizer.zero_grad()
+    saved = load_file(run.weights_path())
+    mine = {
+        "transformer." + name.replace(".semantic", ""): parameter
+        for name, parameter in transformer.named_parameters()
+        if ".semantic." in name
+    }
+    assert mine.keys() == {key for key in saved if "lora_" in key}
+    assert all(torch.equal(saved[key], parameter) for key, parameter in mine.items())
+
+
+def test_same_seed_same_bits_whatever_the_global_state(tmp_path, mini_flux_loaded, pairs):
+    weights = []
+    for folder, global_seed, version in [("a", 1, 1), ("b", 2, 1), ("c", 1, 2)]:
+        torch.manual_seed(global_seed)
+        state = torch.get_rng_state()
+        run = make_run(tmp_path / folder, train_start=version)
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+        assert torch.equal(torch.get_rng_state(), state)
+        weights.append(load_file(run.weights_path()))
+    first, same, other = weights
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+class Watched:
+    """An objective whose content adapter is noted before every step."""
+
+    def __init__(self, objective, losses: int | None = None) -> None:
+        self.objective, self.count, self.content = objective, losses, []
+        self.adapters, self.saved = objective.adapters, objective.saved
+
+    def losses(self, model: FluxVelocity, batch: PairBatch):
+        content = adapter_parameters(model.flux.transformer, "content")
+        self.content.append([weight.detach().clone() for weight in content])
+        for index, loss in enumerate(self.objective.losses(model, batch)):
+            if index == self.count:
+                return
+            yield loss
+
+
+@pytest.mark.parametrize("python_name", ["train_image", "train_image_fm", "train_image_wocfg"])
+def test_the_semantic_loss_never_touches_the_content_adapter(tmp_path, mini_flux_loaded, pairs, python_name):
+    seen = []
+    for folder, losses in (("both", None), ("content", 1)):
+        run = make_run(tmp_path / folder, python_name=python_name)
+        watched = Watched(objective_of(run), losses)
+        learn(run, mini_flux_loaded, pairs, watched)
+        seen.append(watched.content)
+    both, alone = seen
+    assert len(both) == 6
+    assert not torch.equal(both[0][1], both[-1][1])
+    for left, right in zip(both, alone, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+def test_losses_fall(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_iteration=60, save_per_steps=60, log_every=20, cfg_eta=1.0)
+    learn(run, mini_flux_loaded, pairs[:1], objective_of(run))
+    first, *_, last = lines(run)
+    assert last["content"] < first["content"]
+    assert last["semantic"] < first["semantic"]
+
+
+def test_nothing_but_the_transformer_is_held_while_training(run, mini_flux_loaded, pairs):
+    flux, held = mini_flux_loaded, []
+    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    flux.release_text_encoders()
+
+    class Watched(Recorder):
+        def losses(self, model, batch):
+            held.append(set(flux.parts))
+            yield from super().losses(model, batch)
+
+    result = train(run, flux, PairBatches(flux, pairs, run.config), Watched(), embeds)
+    assert result.weights_path.is_file()
+    assert held == [{"transformer", "scheduler"}] * run.config.train_iteration
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values read off tensors, and sizes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_no_step_waits_for_the_device(mini_flux_loaded, pairs, tmp_path, joint):
+    run = make_run(tmp_path, joint_passes=joint)
+    flux = mini_flux_loaded
+    for name in ("content", "semantic"):
+        add_adapter(flux.transformer, name, 2, 1)
+    batches = PairBatches(flux, pairs, run.config)
+    model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    generator = torch.Generator().manual_seed(0)
+    with Reads() as reads:
+        for losses in build_objective("train_image", 4.0, 1.0, joint).losses(model, batches.draw(generator)):
+            sum(losses.values()).backward()
+    assert reads.found == []
+    with Reads() as reads:
+        losses["semantic"].item()
+    assert reads.found == ["_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_passes_together_give_the_lora_of_passes_apart(tmp_path, mini_flux_loaded, pairs, checkpointing):
+    weights = []
+    for joint in (True, False):
+        config = {"joint_passes": joint, "gradient_checkpointing": checkpointing, "lr": 1e-2}
+        run = make_run(tmp_path / str(joint), **config)
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+        weights.append(load_file(run.weights_path()))
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, mini_flux_loaded, pairs):
+    weights = []
+    for enabled in (False, True):
+        run = make_run(tmp_path / str(enabled), gradient_checkpointing=enabled)
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+        assert not mini_flux_loaded.transformer.gradient_checkpointing
+        weights.append(load_file(run.weights_path()))
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_base_trains_float32_adapters(tmp_path, mini_flux, pairs):
+    flux = load_flux(str(mini_flux), torch.device("cpu"), torch.bfloat16)
+    run = make_run(
+        tmp_path, dtype="bfloat16", train_iteration=40, save_per_steps=40, log_every=20, cfg_eta=1.0
+    )
+    learn(run, flux, pairs[:1], objective_of(run))
+    first, last = lines(run)
+    assert last["content"] < first["content"]
+    assert {tensor.dtype for tensor in load_file(run.weights_path()).values()} == {torch.float32}
+    assert {parameter.dtype for parameter in flux.transformer.parameters()} == {torch.bfloat16}
+
+
+def test_train_method_and_rank_reach_the_file(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_method="xattn", rank=3, alpha=2.0)
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
+    saved = load_file(run.weights_path())
+    assert all("add_" in key for key in saved)
+    assert {tensor.shape[0] for key, tensor in saved.items() if key.endswith("lora_A.weight")} == {3}
+    assert {tensor.item() for key, tensor in saved.items() if key.endswith("alpha")} == {2.0}
+
+
+SEMANTIC = Mix({"semantic": 1.0}, train=("semantic",))
+
+
+class Recorder:
+    """An objective that writes down what it is given."""
+
+    adapters = ("semantic",)
+    saved = "semantic"
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.seen: list[PairBatch] = []
+        self.fail_at = fail_at
+
+    def losses(self, model, batch):
+        self.seen.append(batch)
+        with model.adapters(SEMANTIC):
+            loss = model(batch.source, batch.sigma).mean()
+            yield {"only": loss * torch.nan if len(self.seen) == self.fail_at else loss}
+
+
+def test_draws_cover_the_step_range_and_the_pairs(tmp_path, mini_flux_loaded, pairs):
+    run = make_run(tmp_path, train_iteration=40, batch_size=3, start_step=5, end_step=8, log_every=40)
+    recorder = Recorder()
+    learn(run, mini_flux_loaded, pairs, recorder)
+    allowed = mini_flux_loaded.sigmas(28, 4, 4)[5:9].tolist()
+    sigmas = torch.cat([batch.sigma for batch in recorder.seen]).tolist()
+    assert len(sigmas) == 120
+    assert sorted(set(sigmas), reverse=True) == allowed
+    latents = {
+        tuple(mini_flux_loaded.encode_images(pixels[None]).flatten()[:3].tolist()): index
+        for index, pair in enumerate(pairs)
+        for pixels in (pair.source, pair.target)
+    }
+    indices = []
+    for batch in recorder.seen:
+        assert batch.noise.shape == batch.source.shape == (3, 16, 4, 4)
+        for source, target in zip(batch.source, batch.target, strict=True):
+            source_index = latents[tuple(source.flatten()[:3].tolist())]
+            assert latents[tuple(target.flatten()[:3].tolist())] == source_index
+            indices.append(source_index)
+    assert 30 < sum(indices) < 90
+    noise = torch.cat([batch.noise for batch in recorder.seen])
+    assert noise.mean().abs() < 0.02
+    assert noise.std() == pytest.approx(1, abs=0.02)
+    assert len({float(sample[0, 0, 0]) for sample in noise}) == 120
+
+
+@pytest.mark.parametrize("log_every", [1, 2, 50])
+def test_a_loss_that_is_not_finite_stops_and_names_its_step(tmp_path, mini_flux_loaded, pairs, log_every):
+    run = make_run(tmp_path, train_iteration=12, save_per_steps=4, log_every=log_every)
+    with pytest.raises(FloatingPointError, match=r"glasses.*only loss is nan at step 7"):
+        learn(run, mini_flux_loaded, pairs, Recorder(fail_at=7))
+    assert run.weights_path(4).is_file()
+    assert not run.weights_path(8).exists()
+    assert not run.weights_path().exists()
+    assert adapter_names(mini_flux_loaded.transformer) == []
+
+
+def test_log_lines_are_means_over_their_steps(tmp_path, mini_flux_loaded, pairs):
+    each = make_run(tmp_path / "each", log_every=1)
+    every_third = make_run(tmp_path / "third", log_every=3, save_per_steps=6)
+    for run in (each, every_third):
+        learn(run, mini_flux_loaded, pairs, objective_of(run))
+    for name in ("content", "semantic"):
+        values = [line[name] for line in lines(each)]
+        expected = [sum(values[:3]) / 3, sum(values[3:]) / 3]
+        assert [line[name] for line in lines(every_third)] == pytest.approx(expected)
+
+
+def test_an_error_leaves_a_clean_base(run, mini_flux_loaded, pairs):
+    class Broken(Recorder):
+        def losses(self, model, batch):
+            with model.adapters(SEMANTIC):
+                yield {
+                    "only": model(batch.source, batch.sigma)
+                }  # no scalar: backward fails inside the context
+
+    before = mini_flux_loaded.transformer.state_dict().keys()
+    with pytest.raises(RuntimeError, match="grad can be implicitly created only for scalar outputs"):
+        learn(run, mini_flux_loaded, pairs, Broken())
+    assert mini_flux_loaded.transformer.state_dict().keys() == before
+    learn(run, mini_flux_loaded, pairs, objective_of(run))

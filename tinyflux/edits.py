@@ -1,0 +1,228 @@
+"""Measure a run's edit on generated identities, and write what was measured: tables, plot, pictures, report.
+
+What an image shows is told by a *reader*: any callable from pixels (B, 3, H, W) in [-1, 1] to readings, one
+(B,) tensor an attribute in units of the attribute's range. The face world's probe is one.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tinyflux.judge import attribute_of
+from tinyflux.people import COLOURS
+from utils.config.runs import Run
+from utils.data.pairs import ImagePair
+from utils.flow.sampling import sweep_forwards
+from utils.generation.sweep import applied_lora, sweep_batches
+from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table, markdown_table
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot, to_images
+from utils.report.page import Section, Table, Text, write_report
+
+Reader = Callable[[Tensor], Readings]
+
+SHOWN = 6
+"""Identities kept for the pictures; the overview of a study shows about as many rows in all."""
+
+EXPLANATION = (
+    "Readings of the edited attribute at each slider scale, in units of its range. moved: movement from "
+    "scale 0 to 1, as a share of the training pairs' own difference. leak: mean movement at scale 1 of the "
+    "attributes that should stay. Spearman: rank correlation of scale and reading within each identity. In "
+    "brackets, 95% bootstrap intervals over identities."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run's measurement. `pictures`: seed -> its images in ascending order of scale."""
+
+    run: Run
+    report: EditReport
+    pictures: dict[int, list[Image.Image]]
+
+
+@torch.no_grad()
+def measure(
+    run: Run,
+    flux: Flux,
+    embeds: PromptEmbeds,
+    pairs: Sequence[ImagePair],
+    reader: Reader,
+    seeds: Sequence[int],
+    scales: Sequence[float],
+) -> Measured:
+    """Generate with the run's LoRA under its first skip, read every image, and sum up.
+
+    Args:
+        run: its dataset is named after an attribute.
+        flux: the base, with its VAE.
+        embeds: of one prompt for all seeds, or of one a seed.
+        pairs: the run's own, whose difference is the measure of movement.
+        reader: reads images.
+        seeds: one generated identity each.
+        scales: slider scales, 0 and 1 among them.
+
+    Raises:
+        UserError: the LoRA is missing or does not fit, or the dataset is not named after an attribute.
+        ValueError: the pairs do not differ in the attribute, and all that `sweep_batches` refuses.
+    """
+    attribute, config, skip = attribute_of(run.dataset), run.config, run.config.skips[0]
+    scales = sorted(set(scales))
+    read: dict[float, list[Readings]] = {scale: [] for scale in scales}
+    pictures: dict[int, list[Image.Image]] = {}
+    total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
+    with (
+        applied_lora(flux.transformer, run.lora_paths[0], other_base=run.config.other_base),
+        tqdm(total=total, desc=run.dataset) as bar,
+    ):
+        for batch, sweep in sweep_batches(flux, embeds, seeds, [skip], scales, config, progress=bar.update):
+            for scale in scales:
+                read[scale].append(reader(sweep[skip][scale]))
+            for i, seed in enumerate(batch[: SHOWN - len(pictures)]):
+                pictures[seed] = [to_images(sweep[skip][scale][i : i + 1])[0] for scale in scales]
+    report = edit_table(
+        {scale: _joined(parts) for scale, parts in read.items()},
+        attribute,
+        pair_difference(pairs, reader, attribute),
+        changed=COLOURS if attribute == "sketch" else (),
+    )
+    return Measured(run, report, pictures)
+
+
+def pair_difference(pairs: Sequence[ImagePair], reader: Reader, attribute: str) -> float:
+    """Mean of target minus source over the pairs, as the reader sees them."""
+    sources, targets = (torch.stack([getattr(pair, side) for pair in pairs]) for side in ("source", "target"))
+    return (reader(targets)[attribute] - reader(sources)[attribute]).mean().item()
+
+
+def _joined(parts: Sequence[Readings]) -> Readings:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def results_table(measured: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:
+    """Header and one row a run, as `edit_rows` has it, under the runs' own labels."""
+    header, rows = edit_rows([one.report for one in measured])
+    return header, [[label, *row[1:]] for label, row in zip(_labels(measured), rows, strict=True)]
+
+
+def write_results(measured: Sequence[Measured], folder: Path, command: str) -> Path:
+    """Write table.md, table.json, readings.png, grid.png and report.html; returns the report's path.
+
+    Args:
+        measured: at least one run, all at the same scales and seeds.
+        folder: made if need be.
+        command: the command line that measured them, to be stated in the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    header, rows = results_table(measured)
+    identities = measured[0].report.identities
+    table = markdown_table(header, rows)
+    (folder / "table.md").write_text(
+        f"{table}\n{identities} identities. {EXPLANATION}\n\n    {command}\n", encoding="utf-8"
+    )
+    _write_json(measured, folder / "table.json", command)
+    plot = _plot(measured)
+    save_plot(plot, folder / "readings.png")
+    draw_grid(_grid(measured, max(1, SHOWN // len(measured)))).save(folder / "grid.png")
+    write_report(
+        folder / "report.html",
+        "Edits, measured",
+        command,
+        [
+            Section("Table", [Text(EXPLANATION), Table(header, rows), plot]),
+            Section("Leak by attribute", [_leaks(measured)]),
+            Section("Pictures", [_grid([one], SHOWN) for one in measured]),
+        ],
+        f"{identities} generated identities that no training has seen, read by the face world's probe.",
+    )
+    return folder / "report.html"
+
+
+def _labels(measured: Sequence[Measured]) -> list[str]:
+    """Datasets' names where that tells the runs apart, else the runs' own."""
+    datasets = [one.run.dataset for one in measured]
+    return [one.run.name if datasets.count(one.run.dataset) > 1 else one.run.dataset for one in measured]
+
+
+def _plot(measured: Sequence[Measured]) -> Plot:
+    def series(label: str, one: Measured) -> Series:
+        means = one.report.readings.values()
+        # more than a few bands hide each other
+        edges = ([m.low for m in means], [m.high for m in means]) if len(measured) <= 3 else ()
+        return Series(label, list(one.report.readings), [m.mean for m in means], *edges)
+
+    lines = [series(label, one) for label, one in zip(_labels(measured), measured, strict=True)]
+    return Plot(lines, "slider scale", "reading of the edited attribute", "Does the edit follow the slider?")
+
+
+def _grid(measured: Sequence[Measured], identities: int) -> Grid:
+    """The first identities of every run over the scales."""
+    several = len(measured) > 1
+    rows, names = [], []
+    for label, one in zip(_labels(measured), measured, strict=True):
+        for seed, images in list(one.pictures.items())[:identities]:
+            rows.append(images)
+            names.append(f"{label}\nseed {seed}" if several else f"seed {seed}")
+    config = measured[0].run.config
+    skips = ", ".join(dict.fromkeys(str(one.run.config.skips[0]) for one in measured))
+    prompts = ", ".join(dict.fromkeys(_prompt(one.run) for one in measured))
+    return Grid(
+        rows,
+        [f"{scale:g}" for scale in measured[0].report.readings],
+        names,
+        "slider scale",
+        "Edits" if several else measured[0].run.dataset,
+        f"{prompts}, skip {skips} of {config.num_inference_steps} steps",
+    )
+
+
+def _prompt(run: Run) -> str:
+    """Where a run's identities come from."""
+    return f"prompts of {run.prompts_path}" if run.config.use_prompts_file else f'prompt "{run.prompt}"'
+
+
+def _leaks(measured: Sequence[Measured]) -> Table:
+    """Rows are attributes, columns are runs; empty where the edit is meant to move the attribute."""
+    names = dict.fromkeys(name for one in measured for name in one.report.leaks)
+    rows = [
+        [
+            name,
+            *(f"{one.report.leaks[name].mean:.3f}" if name in one.report.leaks else "" for one in measured),
+        ]
+        for name in names
+    ]
+    return Table(
+        ["attribute", *_labels(measured)], rows, "Mean |movement| at scale 1, in units of the range."
+    )
+
+
+def _write_json(measured: Sequence[Measured], path: Path, command: str) -> None:
+    runs = [
+        {
+            "run": one.run.name,
+            "dataset": one.run.dataset,
+            "lora": str(one.run.lora_paths[0]),
+            "prompt": _prompt(one.run),
+            "skip": one.run.config.skips[0],
+            **asdict(one.report),
+        }
+        for one in measured
+    ]
+    path.write_text(json.dumps(_plain({"command": command, "runs": runs}), indent=1) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN; what is not a number becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

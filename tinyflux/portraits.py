@@ -1,0 +1,213 @@
+"""Edit portraits whose true edit is known, by one inversion after another, and measure what comes out."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, astuple, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from train_image_real import train_run
+
+from tinyflux.datasets import portrait_people, with_edit
+from tinyflux.probe import load_probe
+from tinyflux.render import render
+from utils.config.load import Config
+from utils.config.runs import RealRun, expand_runs
+from utils.data.photos import Photo
+from utils.generation.sweep import Sweep, applied_lora, edit_photo
+from utils.measure.metrics import Readings, leakage, markdown_table, psnr
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.records import read_record
+from utils.report.figures import Grid, draw_grid, to_images
+from utils.training.claims import claimed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One inversion, edit, skip and scale; means over portraits; seconds a portrait, its sweep's a skip."""
+
+    inversion: str
+    edit: str
+    skip: int
+    scale: float
+    reconstruction_psnr: float
+    reconstruction_error: float
+    untouched_psnr: float
+    edit_psnr: float
+    in_place_psnr: float
+    moved: float
+    error: float
+    training_seconds: float
+    sweep_seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An inversion's edits by one LoRA: its rows, and one portrait's pictures at the first skip.
+
+    Attributes:
+        rows: one a skip and scale.
+        pictures: the portrait, its edits by scale, the truth.
+    """
+
+    rows: list[Row]
+    pictures: list[Image.Image]
+
+
+def measure_inversion(
+    config: Config,
+    flux: Flux,
+    embeds: Mapping[str, PromptEmbeds],
+    inversion: str,
+    edits: Mapping[str, Path],
+    portraits: int,
+) -> list[Measured]:
+    """One inversion: every edit on every portrait, each edit's pictures of another portrait."""
+    config = replace(config, inversion=inversion)
+    runs = [_run(config, index) for index in range(portraits)]
+    people = portrait_people(portraits)
+    before = render(people) * 2 - 1
+    photos = [Photo(to_images(pixels[None])[0], pixels) for pixels in before]
+    training = 0.0
+    if inversion == "lora":
+        for run, photo in zip(runs, photos, strict=True):
+            resuming = replace(run, config=replace(run.config, resume=True))
+            with claimed(resuming, sha256(photo.pixels.numpy().tobytes()).hexdigest()) as todo:
+                if todo:
+                    train_run(resuming, flux, photo, embeds[""])
+            training += read_record(run.record_path).seconds
+    measured = []
+    for number, (name, path) in enumerate(edits.items()):
+        sweeps, started = [], time.perf_counter()
+        with applied_lora(flux.transformer, path, other_base=config.other_base):
+            for index, (run, photo) in enumerate(zip(runs, photos, strict=True)):
+                with ExitStack() as loras:
+                    if inversion == "lora":
+                        loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
+                    sweeps.append(edit_photo(run, flux, photo, index, embeds[run.prompt]))
+        sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)
+        truth = render(with_edit(people, name)) * 2 - 1
+        seconds = training / portraits, sweep_seconds
+        label = f"lora, {config.inversion_rule}" if inversion == "lora" else inversion
+        rows = _rows(label, name, config, sweeps, before, truth, seconds)
+        shown = number % portraits
+        by_scale = sweeps[shown][config.skips[0]]
+        pixels = [before[shown], *(by_scale[scale][0] for scale in config.scales), truth[shown]]
+        measured.append(Measured(rows, to_images(torch.stack(pixels))))
+    return measured
+
+
+def _rows(
+    inversion: str,
+    name: str,
+    config: Config,
+    sweeps: Sequence[Sweep[float]],
+    before: Tensor,
+    truth: Tensor,
+    seconds: tuple[float, float],
+) -> list[Row]:
+    """One row for each skip and scale of an edit's sweeps."""
+    read = load_probe().read
+    at_start, at_truth = read(before), read(truth)
+    difference = (at_truth[name] - at_start[name]).mean()
+    rows = []
+    for skip in config.skips:
+        images = {scale: torch.cat([sweep[skip][scale] for sweep in sweeps]) for scale in sweeps[0][skip]}
+        for scale in config.scales:
+            readings = read(images[scale])
+            in_place = (before + images[scale] - images[0.0]).clamp(-1, 1)
+            rows.append(
+                Row(
+                    inversion,
+                    name,
+                    skip,
+                    scale,
+                    psnr(images[0.0], before).mean().item(),
+                    _error(read(images[0.0]), at_start),
+                    psnr(before, truth).mean().item(),
+                    psnr(images[scale], truth).mean().item(),
+                    psnr(in_place, truth).mean().item(),
+                    ((readings[name] - at_start[name]).mean() / difference).item(),
+                    _error(readings, at_truth),
+                    *seconds,
+                )
+            )
+    return rows
+
+
+def _error(readings: Readings, truth: Readings) -> float:
+    """Mean distance of all attributes from the truth, in units of their ranges."""
+    return torch.stack(list(leakage(readings, truth, ()).values())).mean().item()
+
+
+def at_best(rows: Sequence[Row]) -> list[Row]:
+    """Each inversion's means over its edits, at the skip and scale other than 0 of the least mean error."""
+    settings: dict[tuple[str, int, float], list[Row]] = {}
+    for row in rows:
+        if row.scale != 0:
+            settings.setdefault((row.inversion, row.skip, row.scale), []).append(row)
+    best: dict[str, Row] = {}
+    for (inversion, skip, scale), of_edits in settings.items():
+        figures = [astuple(row)[4:] for row in of_edits]
+        means = [sum(column) / len(column) for column in zip(*figures, strict=True)]
+        mean = Row(inversion, f"mean of {len(of_edits)}", skip, scale, *means)
+        if inversion not in best or mean.error < best[inversion].error:
+            best[inversion] = mean
+    return list(best.values())
+
+
+def write_results(measured: Sequence[Measured], portraits: int, folder: Path, command: str) -> str:
+    """Write table.md, table.json, grid.png; returns the first: all rows, then each inversion at its best."""
+    rows = [row for one in measured for row in one.rows]
+    content = {"command": command, "portraits": portraits, "rows": [asdict(row) for row in rows]}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    tables = f"{_table(rows)}\nAt the least mean error:\n\n{_table(at_best(rows))}"
+    text = f"{tables}\n{portraits} portraits.\n\n    {command}\n"
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    draw_grid(_grid(measured)).save(folder / "grid.png")
+    return text
+
+
+def _grid(measured: Sequence[Measured]) -> Grid:
+    first = [one.rows[0] for one in measured]
+    scales = list(dict.fromkeys(row.scale for row in measured[0].rows))
+    several = len({row.inversion for row in first}) > 1
+    return Grid(
+        [one.pictures for one in measured],
+        ["portrait", *(f"{scale:g}" for scale in scales), "truth"],
+        [f"{row.inversion}\n{row.edit}" if several else row.edit for row in first],
+        title="Edits of portraits" if several else f"Edits of portraits by {first[0].inversion}",
+        caption=f"slider scales from the reconstruction (0) up, skip {first[0].skip}",
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "its error"]
+    header += ["untouched dB", "edit dB"]
+    header += ["in place dB", "moved", "error", "training s", "sweep s"]
+    return markdown_table(
+        header,
+        [
+            [
+                *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
+                *(f"{row.reconstruction_psnr:.1f}", f"{row.reconstruction_error:.3f}"),
+                *(f"{row.untouched_psnr:.1f}", f"{row.edit_psnr:.1f}"),
+                *(f"{row.in_place_psnr:.1f}", f"{row.moved:.0%}", f"{row.error:.3f}"),
+                *(f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _run(config: Config, index: int) -> RealRun:
+    """A portrait's run; its LoRA lies where a photograph's of the dataset `portraits` would."""
+    own = replace(config, datasets=["portraits"], noise_scales=config.noise_scales[:1])
+    (run,) = expand_runs(own)
+    return RealRun(run.config, run.dataset, run.noise_scale, run.version, Path(f"{index}.png"))

@@ -1,0 +1,1 @@
+"""Keys, YAML layers, runs and their paths; nothing in here imports torch."""

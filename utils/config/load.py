@@ -1,0 +1,267 @@
+"""From a YAML and the command line to a typed config, and from a config to its runs.
+
+Layers, each over the one before: the defaults of `Config`, config/base/BASE.yaml (over that which it may name
+itself), config/NAME.yaml, key=value on the command line. Run from train/, as the scripts are:
+
+    python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
+"""
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from utils.config.runs import Run, expand_runs
+from utils.config.schema import KEYS, Config, coerce, contradictions
+from utils.config.yaml_files import find_yaml, load_yaml, shorten
+from utils.errors import UserError, nearest
+from utils.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Config",
+    "Run",
+    "check_writable",
+    "expand_runs",
+    "load_config",
+    "parse_args",
+    "read_config",
+    "resolve_device",
+    "resolve_model_path",
+    "save_config",
+]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BASES = REPOSITORY / "train" / "config" / "base"
+"""The base models' YAMLs, for every folder of studies without a base/ of its own."""
+
+
+def parse_args(
+    argv: Sequence[str] | None = None, description: str = "", training: bool = False
+) -> argparse.Namespace:
+    """Parse a script's command line into `c`, `dry_run` and `overrides`.
+
+    The overrides are key=value; --device and, for scripts that train, --resume become such.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--c", required=True, metavar="NAME", help="a study: the YAML of that name in config/"
+    )
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or N; the same as device=...")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
+    if training:
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with trainings that were stopped, from their last save",
+        )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
+    args = parser.parse_intermixed_args(argv)
+    if training and args.resume:
+        args.overrides.append("resume=1")
+    if args.device is not None:
+        args.overrides.append(f"device={args.device}")
+    return args
+
+
+def load_config(
+    name: str,
+    overrides: Sequence[str],
+    config_dir: Path,
+    methods: Collection[str] | None = None,
+    train_methods: Collection[str] | None = None,
+) -> Config:
+    """Read the study `name` (with or without .yaml) of `config_dir`, on its base, under `overrides`.
+
+    `methods` and `train_methods` are the values that python_name and train_method may have; None leaves them
+    unchecked. All faults come together in one `UserError`: a missing YAML or base, unknown keys, wrong types,
+    values out of range, keys that contradict each other.
+    """
+    study_path = find_yaml(config_dir, name, "config")
+    command, faults = parse_overrides(overrides)
+    layers = {study_path.name: read_mapping(study_path), "command line": command}
+    return layer_config(layers, config_dir, methods, train_methods, faults)
+
+
+def layer_config(
+    layers: Mapping[str, dict[str, Any]],
+    config_dir: Path,
+    methods: Collection[str] | None = None,
+    train_methods: Collection[str] | None = None,
+    faults: Sequence[str] = (),
+) -> Config:
+    """A config of layers, each over the one before, on the base that the last of them to do so names.
+
+    Args:
+        layers: keys and values by where they come from, for the errors.
+        config_dir: its base/ is looked in first.
+        methods, train_methods: as in `load_config`.
+        faults: found before, to be told with the others.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    base = next((layer["base"] for layer in reversed([*layers.values()]) if "base" in layer), Config().base)
+    own_bases = config_dir / "base"
+    lowest = _base_layers(str(base), own_bases if own_bases.is_dir() else BASES)
+    return _build(lowest | dict(layers), methods, train_methods, list(faults))
+
+
+def _base_layers(base: str, folder: Path, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """A base's keys, over those of the base that it names itself, if it does."""
+    path = find_yaml(folder, base, "base")
+    if path.name in above:
+        raise UserError(f"base/{above[0]}: base: expected an end, found {' -> '.join((*above, path.name))}")
+    keys = read_mapping(path)
+    below = keys.pop("base", None)
+    lower = {} if below is None else _base_layers(str(below), folder, (*above, path.name))
+    return lower | {f"base/{path.name}": keys}
+
+
+def read_config(path: Path) -> Config:
+    """Read back a config saved by `save_config`, complete in itself; raises `UserError` on any fault."""
+    return read_settings({str(path): read_mapping(path)})
+
+
+def read_settings(layers: Mapping[str, dict[str, Any]], faults: Sequence[str] = ()) -> Config:
+    """A config of layers complete in themselves, without a base's YAML; raises `UserError` on any fault."""
+    return _build(layers, None, None, list(faults))
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every key with its resolved value as YAML, making the folder."""
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; raises `UserError` if it holds no mapping."""
+    content = load_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {shorten(content)}")
+    return {str(key): value for key, value in content.items()}
+
+
+def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split key=value arguments; text is taken as it stands, anything else is read as YAML."""
+    values, faults = {}, []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(f"command line: expected key=value, found {override!r}")
+        elif KEYS.get(key) is str or (KEYS.get(key) == list[str] and not text.startswith("[")):
+            values[key] = text
+        elif KEYS.get(key) == list[str]:  # entries stay as they are written: 0610 is no number
+            try:
+                values[key] = yaml.load(text, Loader=yaml.BaseLoader)
+            except yaml.YAMLError:
+                faults.append(f"command line: {key}: expected a list, found {text!r}")
+        else:
+            try:
+                values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload, index]
+            except (yaml.YAMLError, OmegaConfBaseException):
+                faults.append(f"command line: {key}: expected a YAML value, found {text!r}")
+    return values, faults
+
+
+def _build(
+    layers: Mapping[str, dict[str, Any]],
+    methods: Collection[str] | None,
+    train_methods: Collection[str] | None,
+    faults: list[str],
+) -> Config:
+    """Lay the layers over each other, check every key, and raise all faults together."""
+    origin: dict[str, str] = {}
+    given: dict[str, Any] = {}
+    for where, layer in layers.items():
+        for key, value in layer.items():
+            if key in KEYS:
+                origin[key], given[key] = where, value
+            else:
+                close = nearest(key, KEYS) or " (the keys: utils/config/schema.py)"
+                faults.append(f"{where}: unknown key {key!r}{close}")
+    values = {}
+    for key, value in given.items():
+        try:
+            values[key] = coerce(key, value)
+        except ValueError as error:
+            faults.append(f"{origin[key]}: {key}: {error}")
+    if "num_inference_steps" in values:
+        values.setdefault("end_step", values["num_inference_steps"] - 1)
+    config = Config(**values)
+    if not faults:
+        faults.extend(contradictions(config))
+    for key, known in (("python_name", methods), ("train_method", train_methods)):
+        value = getattr(config, key)
+        if known is not None and value not in known:
+            faults.append(
+                f"{key}: expected one of {', '.join(sorted(known))}, found {value!r}{nearest(value, known)}"
+            )
+    if faults:
+        raise UserError("; ".join(faults))
+    return config
+
+
+def resolve_device(device: str, warn: Callable[[str], object] = print) -> "torch.device":
+    """Turn auto, cpu, cuda, cuda:N or N into a torch device.
+
+    Without CUDA, a CUDA device becomes the CPU and `warn` gets one line saying so. With CUDA, an index beyond
+    the last raises `UserError`.
+    """
+    import torch  # here, so that reading a config stays instant
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        warn(f"device {device}: this machine has no CUDA; using the CPU")
+        return torch.device("cpu")
+    digits = re.search(r"\d+$", device)
+    index = int(digits.group()) if digits else 0
+    if index >= count:
+        raise UserError(f"device: expected a CUDA index from 0 to {count - 1}, found {device}")
+    return torch.device("cuda", index)
+
+
+def resolve_model_path(name: str) -> str:
+    """Find the base model: a folder here, else one in the repository, else a hub id "owner/name".
+
+    A name whose first part is a folder here or in the repository is a path, never a hub id, so that a missing
+    folder is not looked for on the hub. Raises `UserError` when nothing is found, and on a folder that is no
+    diffusers pipeline.
+    """
+    path = Path(name).expanduser()
+    for folder in (path, REPOSITORY / path):
+        if folder.is_dir():
+            if not (folder / "model_index.json").is_file():
+                raise UserError(
+                    "pretrained_model_name_or_path: expected a diffusers folder with a model_index.json, "
+                    f"found {folder} without one"
+                )
+            return str(folder)
+    looks_like_hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+    if looks_like_hub_id and not any((root / path.parts[0]).exists() for root in (Path(), REPOSITORY)):
+        return name
+    raise UserError(
+        f"pretrained_model_name_or_path: expected a folder (here or in {REPOSITORY}) or a hub id owner/name, "
+        f"found {name!r}"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and write to it once; raises `UserError` when either fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: expected a folder to write to, found {error.strerror or error}") from None

@@ -1,0 +1,1 @@
+"""The paper's maths: schedules, objectives, sampling, inversion, mixes; torch alone."""

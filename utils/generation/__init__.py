@@ -1,0 +1,1 @@
+"""Sweeps; images written and read back."""

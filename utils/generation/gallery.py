@@ -1,0 +1,147 @@
+"""A run's images as files: one for every seed, skip and slider scale, a captioned grid a seed, GIFs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from utils.config.load import Run
+from utils.config.runs import RealRun
+from utils.data.photos import Photo
+from utils.flow.sampling import sweep_forwards
+from utils.generation.sweep import Scale, Sweep, sweep_batches
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.records import recorded
+from utils.report.figures import Grid, draw_grid, save_gif, to_images
+
+
+def write_images(
+    run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
+) -> list[Path]:
+    """Generate a run's images with the LoRAs run.lora_paths now applied, and write them and a grid a seed.
+
+    Files are run.image_path's and run.grid_path's; beside a seed's images its prompt in prompt.txt.
+
+    Args:
+        run: names, paths, settings.
+        flux: with its VAE.
+        seeds: at least one.
+        prompts: one a seed.
+        embeds: of every prompt, one each.
+
+    Returns:
+        The grids' paths, in the order of the seeds.
+    """
+    config = run.config
+    of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
+    scales = run.slider_scales
+    total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, scales)
+    prompt_of = dict(zip(seeds, prompts, strict=True))
+    grids = []
+    made = len(seeds) * len(config.skips) * len(scales)
+    with (
+        recorded(run.seeds_folder / "record.json", "generation", made, flux.device),
+        tqdm(total=total, desc=run.dataset, unit="step") as bar,
+    ):
+        for batch, images in sweep_batches(
+            flux, of_seeds, seeds, config.skips, scales, config, progress=bar.update
+        ):
+            for index, seed in enumerate(batch):
+                own = {
+                    skip: {
+                        scale: to_images(pixels[index : index + 1])[0] for scale, pixels in by_scale.items()
+                    }
+                    for skip, by_scale in images.items()
+                }
+                note = f'prompt "{prompt_of[seed]}"'
+                grids.append(write_seed(run, seed, own, run.lora_paths, note))
+                (run.seed_folder(seed) / "prompt.txt").write_text(prompt_of[seed] + "\n", encoding="utf-8")
+    return grids
+
+
+def write_seed(
+    run: Run,
+    seed: int,
+    images: Mapping[int, Mapping[Scale, Image.Image]],
+    loras: Sequence[Path],
+    note: str,
+) -> Path:
+    """Write one seed's images by skip and scale, their grid, and GIFs if wanted.
+
+    The grid's columns are the scales of the first LoRA, its rows the skips and the scales of the others.
+
+    Args:
+        run: names, paths, settings.
+        seed: names the files.
+        images: {skip: {scale: image}}.
+        loras: the edits' files, one for each number in a scale.
+        note: for the end of the caption.
+
+    Returns:
+        The grid's path.
+    """
+    run.seed_folder(seed).mkdir(parents=True, exist_ok=True)
+    rows: dict[tuple[int, tuple[float, ...]], dict[float, Image.Image]] = {}
+    for skip, by_scale in images.items():
+        for scale, image in by_scale.items():
+            image.save(run.image_path(seed, skip, scale))
+            each = scale if isinstance(scale, tuple) else (scale,)
+            rows.setdefault((skip, each[1:]), {})[each[0]] = image
+    config, names = run.config, [_short(path) for path in loras]
+    grid = Grid(
+        rows=[list(row.values()) for row in rows.values()],
+        column_labels=[f"{scale:g}" for scale in next(iter(rows.values()))],
+        row_labels=[_row_label(skip, others, names, len(images)) for skip, others in rows]
+        if len(rows) > 1
+        else (),
+        column_axis="slider scale" if len(names) == 1 else f"{names[0]}, slider scale",
+        title=run.dataset if len(names) == 1 else " and ".join(names),
+        caption=f"seed {seed}, skip {', '.join(map(str, images))} of {config.num_inference_steps} steps, "
+        f"guidance {config.guidance_scale:g}\n{note}\n" + "\n".join(map(str, loras)),
+    )
+    tile = min(max(config.resolution, 256), 512)
+    draw_grid(grid, tile).save(run.grid_path(seed))
+    for (skip, others), row in rows.items():
+        if config.save_gif and len(row) > 1:
+            save_gif([row[scale] for scale in sorted(row)], run.gif_path(seed, skip, others))
+    return run.grid_path(seed)
+
+
+def _row_label(skip: int, others: Sequence[float], names: Sequence[str], skips: int) -> str:
+    """The skip, if there are several, and the scales of all LoRAs but the first."""
+    parts = [f"skip {skip}"] if skips > 1 else []
+    return "\n".join([*parts, *(f"{name} {scale:g}" for name, scale in zip(names[1:], others, strict=True))])
+
+
+def _short(lora: Path) -> str:
+    """What a LoRA file is called in a picture: the part of its stem that names the edit."""
+    return re.sub(r"_[\d.]+eta_.*", "", lora.stem)
+
+
+def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits: Sweep[float]) -> Path:
+    """Write a photograph's edits: squares, their grid, and in whole/ the photographs with the change in them.
+
+    Returns:
+        The grid's path.
+    """
+    squares = {
+        skip: {scale: to_images(by_scale[scale])[0] for scale in run.config.scales}
+        for skip, by_scale in edits.items()
+    }
+    config = run.config
+    beside = (
+        f" ({config.inversion_rule}, w {config.semantic_cfg_scale:g})" if config.inversion == "lora" else ""
+    )
+    note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{prompt}"'
+    grid = write_seed(run, seed, squares, [Path(config.semantic_lora_path)], note)
+    for skip, by_scale in edits.items():
+        for scale in run.config.scales:
+            path = run.image_path(seed, skip, scale)
+            whole = path.parent / "whole" / path.name
+            whole.parent.mkdir(exist_ok=True)
+            photo.with_change(by_scale[0.0][0], by_scale[scale][0]).save(whole)
+    return grid

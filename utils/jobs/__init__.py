@@ -1,0 +1,1 @@
+"""What commands share: prepare, launch, outcomes, progress."""

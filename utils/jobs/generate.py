@@ -1,0 +1,42 @@
+"""The images of a study's runs, whatever they were trained on: checks, the base once, a sweep a run."""
+
+from utils.config.load import check_writable
+from utils.generation.prompts_and_seeds import check_loras, choose_prompts, choose_seeds
+from utils.jobs.prepare import Study, list_runs, load_base, run_all
+from utils.lora.calibration import with_scales
+
+
+def generate_study(study: Study, train_script: str) -> int:
+    """Generate with the LoRA of every run, or list what would be for a dry run.
+
+    Args:
+        study: what to generate.
+        train_script: the script that trains its runs, to say when a LoRA is missing.
+
+    Returns:
+        The exit status as in `run_all`.
+
+    Raises:
+        UserError: before any model is loaded, for a LoRA or prompts file that is missing or a folder that
+            cannot be written.
+    """
+    if study.dry_run:
+        list_runs(
+            study.runs, lambda run: {"lora": ", ".join(map(str, run.lora_paths)), "images": run.seeds_folder}
+        )
+        return 0
+    check_loras(study.runs, study.command(train_script))
+    runs = [with_scales(run, run.lora_paths) for run in study.runs]
+    seeds = choose_seeds(study.config)
+    prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
+    for run in study.runs:
+        check_writable(run.seeds_folder)
+    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    from generate_image import generate_run  # here, so that the checks above come at once
+
+    print(f"seeds: {', '.join(map(str, seeds))}")
+    return run_all(
+        runs,
+        lambda run: generate_run(run, flux, seeds, prompts[run.name], embeds),
+        f"each seed's grid is SEED.png in there, beginning with {seeds[0]}.png",
+    )

@@ -1,0 +1,239 @@
+"""What the measuring commands share: which images, against which pairs, and CSV, JSON and a printed table."""
+
+import argparse
+import csv
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train_image_script import METHODS
+
+from tinyflux.judge import face_probe
+from utils.config.load import check_writable, resolve_device
+from utils.config.runs import Run
+from utils.errors import UserError
+from utils.generation.prompts_and_seeds import choose_seeds
+from utils.jobs.prepare import Study, list_runs, prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from utils.data.pairs import ImagePair
+    from utils.generation.gallery_reader import ImageSeries
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import Measures, Probe, Tools
+
+OPTIONS = """
+options of its own:
+  --images FOLDER     a folder of SEED/skipN_scaleX.png (where gen_image_script.py writes the run's)
+  --skip N            which skip of those (the study's first)
+  --at SCALE=FOLDER   in place of --images, a folder of images a slider scale, paired up by name; any tool's
+                      before and after: --at 0=before --at 1=after (below 0: --at=-1=opposite)
+  --require           weights that can't be had are an error
+  --out FOLDER        where the CSV and JSON go (output/eval/measures/STUDY)
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run's images and all that they are measured by."""
+
+    run: Run
+    series: "ImageSeries"
+    pairs: "Sequence[ImagePair]"
+    tools: "Tools"
+    probe: "Probe | None"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one run: at a scale, or of the whole slider (scale None)."""
+
+    run: str
+    scale: float | None
+    measure: str
+    values: "Tensor | Unavailable | None"
+    """(B,), or (1,) for what is measured over all identities; None where it has no value."""
+    note: str = ""
+    """What to know before believing it."""
+
+
+def measure_images(
+    argv: Sequence[str] | None,
+    name: str,
+    description: str,
+    rows_of: Callable[[Subject], list[Row]],
+    typed: Sequence[str] | None = None,
+) -> int:
+    """Run a measuring command; 0 as the exit status.
+
+    Args:
+        argv: None for the process's own arguments.
+        name: of the command, without .py.
+        description: of the command, for --help.
+        rows_of: measures one run.
+        typed: the whole command line, where the command has taken options of its own out of `argv`.
+
+    Raises:
+        UserError: for images or pairs that are not there, and with --require for weights that are not.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    options, study_arguments = _parser().parse_known_args(argv)
+    study = prepare(study_arguments, description + OPTIONS, METHODS)
+    if (options.images or options.at) and len(study.runs) > 1:
+        raise UserError(
+            f"--images, --at: expected a study of one run, found {len(study.runs)}; name one dataset"
+        )
+    if len(dict(options.at)) < len(options.at):
+        scales = ", ".join(f"{scale:g}" for scale, _ in options.at)
+        raise UserError(f"--at: expected one folder a scale, found scales {scales}")
+    if study.dry_run:
+        folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
+        list_runs(study.runs, lambda run: {"images": options.images or folders or run.seeds_folder})
+        return 0
+    from utils.data.pairs import load_pairs
+    from utils.measure.judges import load_tools
+
+    series = [_series(run, options) for run in study.runs]
+    config = study.config
+    pairs = [
+        load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count)
+        for run in study.runs
+    ]
+    probes = [face_probe(run.dataset) if config.judge == "probe" else None for run in study.runs]
+    if config.judge == "probe":
+        for of_run in series:
+            _check_size(of_run, config.resolution)
+    out = options.out or folder_of(study)
+    check_writable(out)
+    tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
+    rows: list[Row] = []
+    for subject in zip(study.runs, series, pairs, probes, strict=True):
+        run, of_run, own_pairs, probe = subject
+        rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
+    command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
+    print(write_rows(rows, out / name, command, options.require))
+    return 0
+
+
+def rows_by_scale(subject: Subject, measures: "Measures") -> list[Row]:
+    """A row for every measure of the images at every scale against those at scale 0."""
+    from utils.measure.judges import evaluate
+
+    return [
+        Row(subject.run.name, scale, name, values)
+        for scale, by_name in evaluate(subject.series, measures).items()
+        for name, values in by_name.items()
+    ]
+
+
+def folder_of(study: Study) -> Path:
+    """Where a study's measures go."""
+    return Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
+
+
+def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> str:
+    """Write path.csv and path.json; returns the printed table, with what is not available and why below.
+
+    Raises:
+        UserError: with `require`, if any measure is not available; the files are written all the same.
+    """
+    from utils.measure.encoders import Unavailable
+    from utils.measure.metrics import bootstrap_mean, markdown_table
+
+    absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
+    notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    records: list[dict[str, Any]] = []
+    for row in rows:
+        scale = "" if row.scale is None else f"{row.scale:g}"
+        record: dict[str, Any] = {"run": row.run, "scale": scale, "measure": row.measure, "note": row.note}
+        if row.values is None:
+            cell = "none"
+        elif isinstance(row.values, Unavailable):
+            cell, record["note"] = "not available", str(row.values)
+        else:
+            finite = row.values.isfinite()
+            record |= {"count": len(finite), "finite": int(finite.sum()), "mean": row.values.mean().item()}
+            cell = f"{record['mean']:.3f}"
+            if finite.all():
+                interval = bootstrap_mean(row.values)
+                cell, record["low"], record["high"] = f"{interval:.3f}", interval.low, interval.high
+        cells.setdefault((row.run, scale), {})[row.measure] = cell
+        records.append(record)
+    _write_files(records, path, command)
+    if require and absent:
+        raise UserError("; ".join(absent))
+    measures = list(dict.fromkeys(row.measure for row in rows))
+    table = markdown_table(
+        ["run", "scale", *measures],
+        [[*key, *(of_row.get(measure, "") for measure in measures)] for key, of_row in cells.items()],
+    )
+    return "\n".join([table, *notes, *absent])
+
+
+def _write_files(records: Sequence[dict[str, Any]], path: Path, command: str) -> None:
+    keys = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", "note"]
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows(records)
+    plain = [{key: finite_or_none(value) for key, value in record.items()} for record in records]
+    content = json.dumps({"command": command, "rows": plain}, indent=1)
+    path.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
+
+
+def finite_or_none(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _series(run: Run, options: argparse.Namespace) -> "ImageSeries":
+    from utils.generation.gallery_reader import read_folders, read_tree
+
+    if options.at:
+        return read_folders(dict(options.at))
+    config = run.config
+    skip = config.skips[0] if options.skip is None else options.skip
+    if options.images:
+        return read_tree(options.images, skip)
+    # the study's own: what else lies there may be of an earlier training
+    seeds = [] if config.use_random_seed else [str(seed) for seed in choose_seeds(config)]
+    return read_tree(run.seeds_folder, skip, seeds, config.scales)
+
+
+def _check_size(series: "ImageSeries", resolution: int) -> None:
+    """The probe reads images of its own world's size alone; raises `UserError` for others."""
+    height, width = series.images[0.0].shape[2:]
+    if (height, width) != (resolution, resolution):
+        raise UserError(
+            f"judge probe: expected images of {resolution} x {resolution} (resolution), "
+            f"found {width} x {height}"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--images", type=Path)
+    source.add_argument("--at", type=_at, action="append", default=[])
+    parser.add_argument("--skip", type=int)
+    parser.add_argument("--require", action="store_true")
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def _at(text: str) -> tuple[float, Path]:
+    scale, _, folder = text.partition("=")
+    try:
+        number = float(scale)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or not folder:
+        raise argparse.ArgumentTypeError(f"expected SCALE=FOLDER, found {text!r}")
+    return number, Path(folder)

@@ -1,0 +1,1 @@
+"""LoRA at rest: files, formats, algebra, header, card, calibration."""

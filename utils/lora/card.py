@@ -1,0 +1,117 @@
+"""A trained LoRA's README.md: what it is, how to use it, what it was made of; and its way to the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.config.load import REPOSITORY
+from utils.config.runs import Run
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.lora.files import read_metadata
+
+_CARD = """---
+{front}---
+
+# {title}
+
+A LoRA for {base_model} {purpose} Learned with PairEdit's `{method}`.
+
+```python
+from diffusers import FluxPipeline
+
+pipeline = FluxPipeline.from_pretrained("{base_model}")
+pipeline.load_lora_weights(".", weight_name="{file}", adapter_name="edit")
+pipeline.set_adapters("edit", 0.5)
+```
+
+PairEdit's own scripts let an edit set in after the first steps (at {skips} of {steps}), which keeps the
+composition.
+
+## Learned from
+
+{learned_from}
+
+## Settings
+
+| | |
+|---|---|
+{settings}
+
+Step {step}, on a base of hash `{base_hash}`; {date}; versions: {software}.
+"""
+_EDIT = (
+    "that makes one edit, by as much as its scale says: 0 leaves an image as it is, 1 is the edit that it\n"
+    "was trained on, below 0 is the opposite."
+)
+_PURPOSES = {
+    "train_image_real": "that draws one photograph from any noise, at scale 1: a start for editing it."
+}
+_SETTINGS = (
+    *("rank", "alpha", "lr", "lr_scheduler", "batch_size", "train_iteration", "train_method"),
+    *("cfg_eta", "noise_scales", "start_step", "end_step", "num_inference_steps", "guidance_scale"),
+    *("resolution", "seed"),
+)
+
+
+def write_card(run: Run) -> Path:
+    """Write README.md beside a run's LoRA, of what the LoRA's header says; returns its path."""
+    path = run.folder / "README.md"
+    write_atomically(path, card(run.weights_path().name, read_metadata(run.weights_path())).encode())
+    return path
+
+
+def card(file: str, metadata: Mapping[str, str]) -> str:
+    """The text of the card of a LoRA file with the header that `training_metadata` makes."""
+    config, base = json.loads(metadata["config"]), metadata["base_model"]
+    front: dict[str, Any] = {
+        "library_name": "diffusers",
+        "tags": ["lora", "flux", "image-editing", "pairedit"],
+    }
+    if not Path(base).is_dir() and not (REPOSITORY / base).is_dir():  # the hub takes its own names alone
+        front = {"base_model": base, **front}
+    lists = [
+        "- " + ", ".join(f"{key}: `{value}`" for key, value in entry.items())
+        for entry in json.loads(metadata["learned_from"])
+    ]
+    software = ", ".join(f"{name} {version}" for name, version in json.loads(metadata["software"]).items())
+    return _CARD.format(
+        front=yaml.safe_dump(front, sort_keys=False),
+        base_model=base,
+        purpose=_PURPOSES.get(metadata["method"], _EDIT),
+        base_hash=metadata["base_hash"],
+        title=metadata["ss_output_name"],
+        method=metadata["method"],
+        file=file,
+        skips=config["skips"],
+        steps=config["num_inference_steps"],
+        learned_from="\n".join(lists),
+        settings="\n".join(f"| `{key}` | {config[key]} |" for key in _SETTINGS),
+        step=metadata["step"],
+        date=metadata["date"],
+        software=f"pairedit {metadata['pairedit_version']}, {software}",
+    )
+
+
+def push_to_hub(run: Run) -> str:
+    """Upload a trained run's LoRA, card and config to the hub's `push_to_hub`; returns the address.
+
+    Raises:
+        UserError: what the hub said; the files stay where they are.
+    """
+    from huggingface_hub import HfApi
+
+    name = run.config.push_to_hub
+    files = [run.weights_path().name, "README.md", "config.yaml"]
+    try:
+        api = HfApi()
+        api.create_repo(name, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=run.folder, allow_patterns=files))
+    except Exception as error:  # of an HTTP client that is the hub library's own affair
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"push_to_hub: {name}: {reason}; the LoRA is in {run.folder}") from error

@@ -1,0 +1,178 @@
+"""LoRA files: written in any of the formats of utils/lora/formats.py, read whatever their format and name.
+
+All mean W + scale * alpha / rank * B A. A file is recognised by its keys and runs no code; one that does not
+fit in every key and shape is an error that lists the faults: nothing is ever loaded in part.
+
+As a command, from the repository: python -m utils.lora --help
+
+torch is imported where it is used, so that --help need not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.lora.tensor_files import is_safetensors, read_tensors, safetensors_bytes, torch_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from utils.lora.linear import LinearLora
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """What a file holds.
+
+    Attributes:
+        loras: LoRA of each linear, by the linear's dotted name in diffusers, without "transformer.".
+        metadata: of the header, less what only says how to read the tensors; {} for a .pt.
+        format: a key of lora_formats.FORMATS.
+    """
+
+    loras: dict[str, LinearLora]
+    metadata: dict[str, str]
+    format: str
+
+
+def read_lora(path: Path) -> LoraFile:
+    """Read a LoRA file in any format.
+
+    Raises:
+        UserError: if the file is missing, unreadable or no LoRA for FLUX in every key, naming those at fault.
+    """
+    from utils.lora.formats import FORMATS, recognise
+    from utils.lora.linear import Misfit
+
+    tensors, metadata = read_tensors(path)
+    try:
+        name = recognise(tensors)
+        loras = FORMATS[name].decode(tensors, metadata)
+    except Misfit as misfit:
+        raise UserError(f"{path}: expected a LoRA for FLUX, found: {misfit}") from None
+    own = {key for layout in FORMATS.values() for key in layout.header}
+    return LoraFile(loras, {key: text for key, text in metadata.items() if key not in own}, name)
+
+
+def write_lora(path: Path, loras: Mapping[str, LinearLora], format: str, metadata: Mapping[str, str]) -> None:
+    """Write a LoRA file, whole or not at all.
+
+    Args:
+        path: of the .safetensors, or of the .pt for format "reference"; its folder is made.
+        loras: by the linear's dotted name in diffusers.
+        format: a key of lora_formats.FORMATS.
+        metadata: free text for the header; {} for a .pt, which has none.
+
+    Raises:
+        UserError: for an unknown format, linears that it has no place for, or a disk that does not take it.
+        ValueError: for metadata that the file cannot hold.
+    """
+    from utils.lora.formats import format_named
+    from utils.lora.linear import Misfit
+
+    layout = format_named(format)
+    if metadata and not layout.safetensors:
+        raise ValueError(f"{path}: format {format} has no header for metadata")
+    try:
+        tensors, header = layout.encode(loras)
+    except Misfit as misfit:
+        raise UserError(f"{path}: expected linears that format {format} can hold, found: {misfit}") from None
+    data = safetensors_bytes(tensors, {**metadata, **header}) if layout.safetensors else torch_bytes(tensors)
+    write_atomically(path, data)
+
+
+def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an adapter in diffusers format, whole or not at all.
+
+    Args:
+        transformer: holds the adapter.
+        adapter: its name.
+        path: of the .safetensors; its folder is made.
+        metadata: free text for the file's header.
+
+    Raises:
+        UserError: if the disk does not take it.
+        ValueError: if there is no such adapter.
+    """
+    write_lora(path, adapter_loras(transformer, adapter), "diffusers", metadata)
+
+
+def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:
+    """Write an adapter as the reference implementation's .pt state dict; raises as `save_lora`."""
+    write_lora(path, adapter_loras(transformer, adapter), "reference", {})
+
+
+def adapter_loras(transformer: nn.Module, adapter: str) -> dict[str, LinearLora]:
+    """The LoRA of each linear that an adapter has on a transformer; raises ValueError if there is none."""
+    from utils.lora.linear import LinearLora
+    from utils.models.adapters import adapter_names, lora_layers, lora_weights
+
+    layers = lora_layers(transformer, adapter)
+    if not layers:
+        raise ValueError(
+            f"no adapter {adapter}; there are: {', '.join(adapter_names(transformer)) or 'none'}"
+        )
+    return {
+        name: LinearLora(*lora_weights(layer, adapter), float(layer.lora_alpha[adapter]))
+        for name, layer in layers.items()
+    }
+
+
+def load_lora(transformer: nn.Module, path: Path, adapter_name: str) -> dict[str, str]:
+    """Add the LoRA of a file, in any format, as a new adapter, inactive until `use_adapters`.
+
+    Args:
+        transformer: the base model, with or without other adapters.
+        path: the file.
+        adapter_name: free name for it.
+
+    Returns:
+        The metadata in the file's header, {} for a .pt.
+
+    Raises:
+        UserError: if the file is missing, unreadable or no LoRA, or does not fit the transformer in every key
+            and shape; nothing is added then.
+        ValueError: if the name is taken.
+    """
+    from utils.lora.linear import Misfit
+    from utils.models.adapters import inject_adapter, linear_layers, lora_layers, lora_weights
+
+    file = read_lora(path)
+    linears = linear_layers(transformer)
+    faults = []
+    for name, lora in file.loras.items():
+        if name not in linears:
+            faults.append(f"{name} matches no linear of the model")
+        elif lora.shape != (fits := (linears[name].out_features, linears[name].in_features)):
+            faults.append(f"{name} of shape {lora.shape} (out, in) where {fits} fits")
+    if faults:
+        raise UserError(f"{path}: expected a LoRA for this model, found: {Misfit(faults)}")
+    sizes = {name: (lora.rank, lora.alpha) for name, lora in file.loras.items()}
+    inject_adapter(transformer, adapter_name, sizes)
+    for name, layer in lora_layers(transformer, adapter_name).items():
+        weight_a, weight_b = lora_weights(layer, adapter_name)
+        weight_a.data.copy_(file.loras[name].weight_a)
+        weight_b.data.copy_(file.loras[name].weight_b)
+    return file.metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata in a LoRA file's header, {} for a .pt; raises `UserError` for what is no LoRA file."""
+    return read_tensors(path)[1]
+
+
+def update_metadata(path: Path, changes: Mapping[str, str]) -> None:
+    """Write a .safetensors anew with `changes` over the metadata in its header, whole or not at all.
+
+    Raises:
+        UserError: if it is no .safetensors, since a .pt has no header; or if the disk does not take it.
+    """
+    tensors, metadata = read_tensors(path)
+    if not is_safetensors(path):
+        raise UserError(f"{path}: expected a .safetensors, whose header can be written to, found a .pt")
+    write_atomically(path, safetensors_bytes(tensors, {**metadata, **changes}))

@@ -1,0 +1,129 @@
+"""What a trained LoRA's file says of itself: base, method, what it learned from, settings, versions.
+
+The header of a .safetensors holds texts only; what is not one is JSON. Beside the project's own keys stand
+those of sd-scripts (ss_*), as far as they have a counterpart, so that its users' tools can read the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.config.runs import Run
+from utils.errors import UserError
+from utils.models.adapters import linear_layers
+from utils.records import project_version, software
+
+BASE_MODEL, BASE_HASH = "base_model", "base_hash"
+_REMEMBERED = "_pairedit_base_hash"
+_SAMPLES = 16  # weights of each linear that the base's hash looks at
+
+
+def base_hash(transformer: nn.Module) -> str:
+    """Tell base models apart: a hash of the names, shapes and some weights of all linears, 16 hex digits.
+
+    Of each linear, 16 evenly spaced weights are read, in bfloat16, so that the hash is the same in whatever
+    dtype the base is loaded, and of a transformer with adapters that of its base. Once weights are quantized
+    or spread over processes it can't be read off them: `remember_base_hash` before.
+    """
+    if (remembered := getattr(transformer, _REMEMBERED, None)) is not None:
+        return remembered
+    names, values = [], []
+    for name, linear in linear_layers(transformer).items():
+        weight = linear.weight.detach().flatten()
+        index = evenly_spaced(len(weight)).to(weight.device)
+        names.append(f"{name} {tuple(linear.weight.shape)}")
+        values.append(weight[index].to(torch.bfloat16))
+    digest = sha256("\n".join(names).encode())
+    digest.update(torch.cat(values).view(torch.uint8).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def remember_base_hash(transformer: nn.Module) -> None:
+    """Have `base_hash` of this transformer stay what it is now, whatever becomes of its weights."""
+    setattr(transformer, _REMEMBERED, base_hash(transformer))
+
+
+def evenly_spaced(length: int) -> Tensor:
+    """Indices of 16 of `length` values, the first and the last among them; exact for any length."""
+    return torch.arange(_SAMPLES) * (length - 1) // (_SAMPLES - 1)
+
+
+def pixel_hash(pixels: Tensor) -> str:
+    """A hash of an image (3, H, W) in [-1, 1] as learned from: of its 8-bit values, 16 hex digits."""
+    values = ((pixels.detach().cpu() + 1) * 127.5).round().to(torch.uint8)
+    return sha256(values.numpy().tobytes()).hexdigest()[:16]
+
+
+def training_metadata(
+    run: Run, transformer: nn.Module, learned_from: list[dict[str, str]], step: int, processes: int = 1
+) -> dict[str, str]:
+    """The header of a run's LoRA after `step` steps.
+
+    Args:
+        run: names and settings.
+        transformer: the base.
+        learned_from: as `Batches` says.
+        step: optimizer steps done.
+        processes: that trained together, each on batch_size samples a step.
+    """
+    config = run.config
+    own: dict[str, Any] = {
+        BASE_MODEL: config.pretrained_model_name_or_path,
+        BASE_HASH: base_hash(transformer),
+        "method": config.python_name,
+        "learned_from": learned_from,
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "step": step,
+        "processes": processes,
+        "config": asdict(config),
+        "pairedit_version": project_version(),
+        "software": software(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in own.items()} | {
+        f"ss_{key}": str(value) for key, value in _sd_scripts(run, len(learned_from), step).items()
+    }
+
+
+def check_base(path: Path, metadata: Mapping[str, str], transformer: nn.Module) -> None:
+    """Raise `UserError` if a LoRA says that it was trained on another base than this one."""
+    recorded = metadata.get(BASE_HASH)
+    if recorded is not None and recorded != (found := base_hash(transformer)):
+        raise UserError(
+            f"{path}: expected the base it was trained on, {metadata.get(BASE_MODEL)} ({recorded}), found "
+            f"another ({found}); other_base=1 applies it all the same"
+        )
+
+
+def _sd_scripts(run: Run, images: int, step: int) -> dict[str, Any]:
+    """The keys of sd-scripts that have a counterpart, without their ss_."""
+    config = run.config
+    return {
+        "network_module": "networks.lora_flux",
+        "network_dim": config.rank,
+        "network_alpha": config.alpha,
+        "base_model_version": "flux1",
+        "sd_model_name": config.pretrained_model_name_or_path,
+        "output_name": run.name,
+        "learning_rate": config.lr,
+        "lr_scheduler": config.lr_scheduler,
+        "optimizer": "torch.optim.AdamW",
+        "max_train_steps": config.train_iteration,
+        "steps": step,
+        "batch_size_per_device": config.batch_size,
+        "num_train_images": images,
+        "resolution": f"({config.resolution}, {config.resolution})",
+        "seed": run.seed,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "guidance_scale": config.guidance_scale,
+    }

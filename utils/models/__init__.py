@@ -1,0 +1,1 @@
+"""Frozen bases, and adapters at work in them."""

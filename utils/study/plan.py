@@ -1,0 +1,220 @@
+"""A comparison of methods, written in one YAML: its axes, and the cells they multiply into.
+
+    methods x datasets x noise_scales x etas x pairs x seeds
+
+Each cell is a run like any other, with a folder of its own under `out`. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from utils.config.load import layer_config, parse_overrides, read_mapping
+from utils.config.runs import Run, expand_runs
+from utils.config.schema import KEYS, coerce
+from utils.config.yaml_files import find_yaml
+from utils.data.prompts import SliderPrompt, load_slider_prompts
+from utils.errors import UserError, nearest
+
+TEXT_METHOD = "slider_text"
+
+_WITH_BETA = ("train_image", "train_image_wocontent", "train_image_wocfg")
+_WITH_ETA = ("train_image", "train_image_wocontent", "train_image_fm")
+_MADE = {
+    *("python_name", "datasets", "noise_scales", "pair_count", "train_start", "train_count"),
+    *("output_folder", "config_name"),
+}
+_SHARED = {
+    *("base", "pretrained_model_name_or_path", "device", "dtype", "resolution", "resize", "judge"),
+    *("launcher", "quantization", "compile"),
+    *("max_sequence_length", "datasets_folder", "source_folder", "target_folder"),
+    *(key for key in KEYS if key.endswith("_weights")),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The keys of a plan's YAML."""
+
+    methods: list[str]
+    datasets: list[str]
+    seeds: int = 3  # trainings of each, which differ in nothing but the seed
+    noise_scales: dict[str, list[float]] = field(default_factory=dict)  # by method; not named: the base's
+    etas: dict[str, list[float]] = field(default_factory=dict)  # by method; not named: the base's
+    pairs: list[int] = field(default_factory=lambda: [0])  # numbers of pairs to learn from; 0: all
+    identities: int = 16  # generated images at each scale, other ones for each seed of training
+    first_identity: int = 1_000_000  # the first of their seeds
+    shown: int = 2  # identities of each cell that are kept as pictures
+    scales: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0])
+    strengths: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75, 1.0])  # to compare at
+    text_prompts: str = "../slider_text/prompts"  # DATASET.yaml for the text sliders
+    out: str = "output/study"
+    settings: dict[str, Any] = field(default_factory=dict)  # keys of utils/config/schema.py, for every cell
+    method_settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # over them, by method
+
+
+PLAN_KEYS = {key.name: key for key in fields(Plan)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its measurement.
+
+    Attributes:
+        run: names, paths, settings.
+        prompts: of a text slider's cell, else none.
+        label: the method and whichever of beta, eta and number of pairs the plan varies.
+    """
+
+    run: Run
+    prompts: Sequence[SliderPrompt]
+    label: str
+
+    @property
+    def result_path(self) -> Path:
+        """What was measured."""
+        return self.run.folder / "measured.json"
+
+
+def load_plan(
+    name: str, overrides: Sequence[str], config_dir: Path, preset: str = "", methods: Collection[str] = ()
+) -> Plan:
+    """Read the plan `name` of `config_dir`, one of its presets over it, and key=value over both.
+
+    A key of `Plan` changes the plan; any other goes to its settings, for every cell.
+
+    Raises:
+        UserError: for a missing YAML or preset, unknown keys, wrong types, unknown methods.
+    """
+    path = find_yaml(config_dir, name, "plan")
+    content = read_mapping(path)
+    presets = content.pop("presets", {})
+    if preset and preset not in presets:
+        known = ", ".join(presets) or "none"
+        raise UserError(f"--preset: expected one of {known}, found {preset}{nearest(preset, presets)}")
+    values = content | (presets[preset] if preset else {})
+    values["settings"] = {**(content.get("settings") or {}), **(values.get("settings") or {})}
+    command, faults = parse_overrides(overrides)
+    for key, value in command.items():
+        if key in PLAN_KEYS:
+            values[key] = value
+        elif key in KEYS:
+            values["settings"] = {**values.get("settings", {}), key: value}
+        else:
+            values[key] = value  # an unknown key, told with the others
+    for key in [key for key in values if key in KEYS and key not in PLAN_KEYS]:  # base: ... beside the axes
+        values["settings"] = {key: values.pop(key), **values.get("settings", {})}
+    plan, more = _typed(values, path)
+    faults += more
+    for method in [*plan.methods, *plan.noise_scales, *plan.etas, *plan.method_settings] if plan else []:
+        if methods and method not in methods:
+            known = ", ".join(methods)
+            faults.append(
+                f"{path.name}: expected methods out of {known}, found {method!r}{nearest(method, methods)}"
+            )
+    if faults or plan is None:
+        raise UserError("; ".join(faults))
+    return plan
+
+
+def expand_cells(plan: Plan, config_dir: Path) -> list[Cell]:
+    """Every cell of a plan: seeds fastest, then pairs, etas, noise scales, datasets, methods.
+
+    Raises:
+        UserError: for settings at fault, a prompt file that is missing, or two cells of one name.
+    """
+    cells = []
+    for method, dataset in product(plan.methods, plan.datasets):
+        prompts = _prompts(plan, dataset) if method == TEXT_METHOD else []
+        _check_settings(plan, method)
+        betas: Sequence[float | None] = plan.noise_scales.get(method, [None])
+        etas: Sequence[float | None] = (
+            [prompts[0].guidance_scale] if prompts else plan.etas.get(method, [None])
+        )
+        counts = [0] if prompts else plan.pairs
+        for beta, eta, count, seed in product(betas, etas, counts, range(1, plan.seeds + 1)):
+            varied = {"beta": (beta, len(betas) > 1), "eta": (eta, len(etas) > 1)}
+            label = ", ".join(
+                [method, *(f"{key} {value:g}" for key, (value, shown) in varied.items() if shown)]
+            )
+            if len(counts) > 1:
+                label += f", {count or 'all'} pairs"
+            own = {"python_name": method, "datasets": [dataset], "train_start": seed, "pair_count": count}
+            own |= {} if beta is None else {"noise_scales": [beta]}
+            own |= {} if eta is None else {"cfg_eta": eta}
+            own |= {"output_folder": plan.out, "config_name": f"{count}pairs" if count else "allpairs"}
+            layers = {
+                "settings": plan.settings,
+                f"method_settings, {method}": plan.method_settings.get(method, {}),
+                "plan": own,
+            }
+            (run,) = expand_runs(layer_config(layers, config_dir))
+            cells.append(Cell(run, prompts, label))
+    folders = [cell.run.folder for cell in cells]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UserError(f"plan: expected a name for each cell, found {twice[0].name} twice")
+    return cells
+
+
+def _check_settings(plan: Plan, method: str) -> None:
+    """Raise `UserError` for settings that the plan itself makes, or that all cells must share."""
+    own = plan.method_settings.get(method, {})
+    if made := sorted(_MADE & {*plan.settings, *own}):
+        raise UserError(f"settings: expected no {made[0]}, which the plan makes of its own keys")
+    if shared := sorted(_SHARED & own.keys()):
+        raise UserError(f"method_settings, {method}: expected no {shared[0]}, which all cells share")
+    for key, methods in (("noise_scales", _WITH_BETA), ("etas", _WITH_ETA)):
+        if method in getattr(plan, key) and method not in methods:
+            raise UserError(f"{key}: expected some of {', '.join(methods)}, found {method}, which knows none")
+
+
+def _prompts(plan: Plan, dataset: str) -> list[SliderPrompt]:
+    return load_slider_prompts(find_yaml(Path(plan.text_prompts), dataset, "text_prompts"))
+
+
+def _typed(values: Mapping[str, Any], path: Path) -> tuple[Plan | None, list[str]]:
+    """The plan, or None with what is wrong."""
+    faults, typed = [], {}
+    for key, value in values.items():
+        if key not in PLAN_KEYS:
+            faults.append(f"{path.name}: unknown key {key!r}{nearest(key, [*PLAN_KEYS, *KEYS])}")
+            continue
+        try:
+            typed[key] = _value(key, value)
+        except ValueError as error:
+            faults.append(f"{path.name}: {key}: {error}")
+    for key in ("methods", "datasets"):
+        if key not in values:
+            faults.append(f"{path.name}: {key}: expected a list, found none")
+    return (None if faults else Plan(**typed)), faults
+
+
+# how a plan's value is checked: like this key of utils/config/schema.py
+_LIKE = {
+    **dict.fromkeys(("methods", "datasets"), "datasets"),
+    **dict.fromkeys(("seeds", "identities", "shown"), "count_gen"),
+    "first_identity": "start_seed_gen",
+    "pairs": "skips",
+    **dict.fromkeys(("scales", "strengths"), "scales"),
+    "text_prompts": "source_folder",
+    "out": "output_folder",
+}
+
+
+def _value(key: str, value: Any) -> Any:
+    if key in _LIKE:
+        value = coerce(_LIKE[key], value)
+        if key == "scales" and (0 not in value or max(value) <= 0):
+            raise ValueError(f"expected scales with 0 and some above, found {value}")
+        if key == "strengths" and not value:
+            raise ValueError("expected at least one number, found none")
+        return sorted(set(value)) if key in ("scales", "strengths") else value
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a mapping, found {value!r}")
+    if key in ("noise_scales", "etas"):
+        return {method: coerce("noise_scales", numbers) for method, numbers in value.items()}
+    return value

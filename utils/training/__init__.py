@@ -1,0 +1,1 @@
+"""Methods, sources, the loop, checkpoints, several processes, claims on run folders."""

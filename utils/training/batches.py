@@ -1,0 +1,110 @@
+"""What a training step draws: latents of image pairs, or the base model's own half-made images for a prompt.
+
+Every random choice comes from the generator given, on the CPU, so that it is the same on every device. Of
+several processes each draws the samples of all, and takes its own: N of them learn what one would of N times
+the batch_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from utils.config.load import Config
+from utils.data.pairs import ImagePair
+from utils.data.prompts import SliderPrompt
+from utils.flow.objectives import PairBatch, TextBatch
+from utils.flow.sampling import euler_sample
+from utils.lora.metadata import pixel_hash
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.velocity import FluxVelocity
+from utils.training.distributed import process_count, share
+
+Drawn = TypeVar("Drawn", covariant=True)
+
+
+class Batches(Protocol[Drawn]):
+    """Random training batches."""
+
+    @property
+    def learned_from(self) -> list[dict[str, str]]:
+        """What they are drawn from, for the header of the LoRA's file: names and hashes, or prompts."""
+        ...
+
+    def draw(self, generator: Generator) -> Drawn:
+        """The next batch."""
+        ...
+
+
+class PairBatches:
+    """Batches of cached latents, drawn with replacement; step indices uniform in start_step..end_step."""
+
+    def __init__(self, flux: Flux, pairs: Sequence[ImagePair], config: Config) -> None:
+        self.learned_from = [
+            {"pair": pair.stem, "source": pixel_hash(pair.source), "target": pixel_hash(pair.target)}
+            for pair in pairs
+        ]
+        self.sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
+        self.targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
+        self.sigmas = _training_sigmas(flux, config, *self.sources.shape[-2:])
+        self.batch_size = config.batch_size
+
+    def draw(self, generator: Generator) -> PairBatch:
+        """Latents of batch_size pairs, their sigma and noise."""
+        device, size, own = self.sources.device, self.batch_size * process_count(), share(self.batch_size)
+        index = sent(torch.randint(len(self.sources), (size,), generator=generator)[own], device)
+        step = sent(torch.randint(len(self.sigmas), (size,), generator=generator)[own], device)
+        noise = sent(torch.randn(size, *self.sources.shape[1:], generator=generator)[own], device)
+        return PairBatch(self.sources[index], self.targets[index], self.sigmas[step], noise)
+
+
+class TextBatches:
+    """Batches for a text slider: each draws one of its prompts and a step index, and denoises to there."""
+
+    def __init__(
+        self, flux: Flux, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
+    ) -> None:
+        keys = ("target", "positive", "unconditional", "neutral", "action")
+        self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
+        self.flux, self.prompts, self.config = flux, prompts, config
+        sides = {(prompt.resolution or config.resolution) // 8 for prompt in prompts}
+        self.sigmas = {side: flux.sigmas(config.num_inference_steps, side, side) for side in sides}
+        self.models = {
+            text: FluxVelocity(flux, embedding, config.guidance_scale) for text, embedding in embeds.items()
+        }
+
+    def draw(self, generator: Generator) -> TextBatch:
+        """x_t at sigmas[k] of the base's own trajectory for the target prompt, k in start_step..end_step."""
+        config = self.config
+        prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
+        step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
+        side = (prompt.resolution or config.resolution) // 8
+        shape = (self.flux.latent_channels, side, side)
+        noise = torch.randn(prompt.batch_size * process_count(), *shape, generator=generator)
+        noise = sent(noise[share(prompt.batch_size)], self.flux.device)
+        sigmas, target = self.sigmas[side], self.models[prompt.target]
+        return TextBatch(
+            x_t=euler_sample(target.scaled({}), noise, sigmas, 0, step),
+            sigma=sigmas[step].expand(prompt.batch_size),
+            target=target,
+            start=self.models[prompt.neutral],
+            positive=self.models[prompt.positive],
+            negative=self.models[prompt.unconditional],
+            eta=prompt.eta,
+        )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for what the device is at."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _training_sigmas(flux: Flux, config: Config, height: int, width: int) -> Tensor:
+    """The noise levels that training draws from."""
+    sigmas = flux.sigmas(config.num_inference_steps, height, width)
+    return sigmas[config.start_step : config.end_step + 1]

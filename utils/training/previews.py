@@ -1,0 +1,39 @@
+"""What an edit looks like while it is learned: a grid of seeds and slider scales, for the log."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from utils.config.load import Run
+from utils.flow.sampling import initial_noise, sweep
+from utils.generation.sweep import velocity_for
+from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.velocity import FluxVelocity
+from utils.report.figures import Grid, draw_grid, to_images
+
+_TILE = 128  # pixels
+_SCALES = [0.0, 0.5, 1.0]  # where the study leaves them to a calibration that is not there yet
+
+
+def sample_grid(run: Run, flux: Flux, adapter: str, embeds: PromptEmbeds) -> Image.Image:
+    """Draw the study's count_gen seeds at its scales and its first skip, under the training's prompt.
+
+    Nothing random is drawn but from the seeds themselves, so training goes on as if it had not looked.
+
+    Args:
+        run: gives seeds, scales, skip and the other settings.
+        flux: with its VAE and the adapter.
+        adapter: name of the adapter that is being trained.
+        embeds: of one prompt.
+    """
+    config = run.config
+    seeds = range(config.start_seed_gen, config.start_seed_gen + config.count_gen)
+    scales = config.scales or _SCALES
+    side = config.resolution // 8
+    noise = initial_noise(seeds, (flux.latent_channels, side, side)).to(flux.device)
+    model = FluxVelocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
+    sigmas = flux.sigmas(config.num_inference_steps, side, side)
+    latents = sweep(velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales)
+    columns = [to_images(flux.decode_latents(latents[scale]).cpu()) for scale in scales]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], list(map(str, seeds))), _TILE)
