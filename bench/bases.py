@@ -14,7 +14,8 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from utils.config.load import REPOSITORY, Config, resolve_device, resolve_model_path
+from utils.config.schema import Config
+from utils.machine import REPOSITORY, resolve_device, resolve_model_path
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.compiling import compile_blocks
 from utils.models.flux1 import Flux, load_flux

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from utils.config.load import Config
+from utils.config.schema import Config
 from utils.files import write_atomically
-from utils.measure.metrics import markdown_table
 from utils.models.flux1 import Flux
 from utils.records import device_name, peak_bytes, reset_peak, software
+from utils.report.tables import markdown_table
 
 OURS, REFERENCE = "this framework", "reference"
 COLUMNS = ("", "seconds", "times as fast", "forwards", "peak GiB", "TFLOP/s", "of matmul peak")

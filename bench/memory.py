@@ -25,15 +25,16 @@ from torch.utils._pytree import tree_leaves
 
 from bench.bases import FLUX_DEV, Shape, build_transformer, default_dtype
 from bench.options import parse
-from utils.config.load import Config
+from utils.config.schema import Config
 from utils.errors import run_cli
 from utils.flow.objectives import PairBatch, PairObjective, build_objective
-from utils.measure.metrics import markdown_table
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.models.lora_layer import acting
 from utils.models.quantization import block_linears
 from utils.models.velocity import FluxVelocity
+from utils.report.tables import markdown_table
 
 CPU = torch.device("cpu")
 BLOCK = 512  # bytes; what CUDA's allocator gives is a multiple

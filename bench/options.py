@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.config.load import REPOSITORY, Config, load_config
+from utils.config.load import load_config
+from utils.config.schema import Config
 from utils.errors import UserError
 from utils.flow.objectives import OBJECTIVES
+from utils.machine import REPOSITORY
 from utils.models.families import TARGETS
 
 TRAIN = REPOSITORY / "train"

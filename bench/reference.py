@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from tqdm.auto import tqdm
 
-from utils.config.load import Config, Run
-from utils.data.pairs import load_image
+from utils.config.runs import Run
+from utils.config.schema import Config
 from utils.data.photos import load_photo
+from utils.data.pixels import load_image
 from utils.errors import UserError
-from utils.folders import find_images
+from utils.files import find_images
 from utils.models.adapters import adapter_parameters, add_adapter, remove_adapter
 
 

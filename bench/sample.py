@@ -21,13 +21,14 @@ from bench.measuring import OURS, REFERENCE, Comparison, Side, compare, now, rep
 from bench.options import Options, parse
 from bench.reference import edit_photo as plain_edit_photo
 from bench.reference import sweep_images as plain_sweep_images
-from utils.config.load import Config
 from utils.config.runs import RealRun, expand_real_runs
+from utils.config.schema import Config
 from utils.data.photos import load_photo
 from utils.errors import run_cli
 from utils.generation.sweep import edit_photo, sweep_images
 from utils.models.adapters import remove_adapter
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 
 Images = dict[float, Tensor]
 """{scale: pixels (1, 3, H, W) in [-1, 1] on the CPU}"""

@@ -24,7 +24,7 @@ from bench.bases import FLUX_DEV, Shape, load_base, pipeline_of
 from bench.measuring import OURS, REFERENCE, Side, compare, now, report
 from bench.options import Options, parse
 from bench.reference import ReferenceTraining
-from utils.config.load import Run, expand_runs
+from utils.config.runs import Run, expand_runs
 from utils.data.pairs import load_pairs
 from utils.errors import UserError, run_cli
 from utils.flow.objectives import PairBatch, build_objective

@@ -7,16 +7,16 @@ python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from train_slider_text_script import METHODS
 
 from utils.errors import run_cli
 from utils.jobs.generate import generate_study
 from utils.jobs.prepare import prepare_sliders
+from utils.training.methods import TEXT_METHODS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
-    study, _ = prepare_sliders(argv, __doc__ or "", METHODS)
+    study, _ = prepare_sliders(argv, __doc__ or "", TEXT_METHODS)
     return generate_study(study, "train_slider_text_script.py")
 
 

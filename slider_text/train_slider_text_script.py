@@ -6,28 +6,25 @@ python train_slider_text_script.py --c=slider_text train_iteration=100 datasets=
 A dataset is a file of prompts, datasets_folder/DATASET.yaml; its guidance_scale is eta, the runs' cfg_eta.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import _path  # noqa: F401
 
-from utils.config.load import check_writable
 from utils.config.runs import Run
-from utils.data.prompts import SliderPrompt
 from utils.errors import run_cli
 from utils.jobs.launch import launch
-from utils.jobs.prepare import Study, check_hub, claiming, list_runs, load_base, prepare_sliders
+from utils.jobs.prepare import check_hub, list_runs, prepare_sliders
+from utils.jobs.train import prompts_workshop
+from utils.machine import check_writable
 from utils.training.claims import inputs_of
-
-# python_name, which is a script beside this one with a train_run, and what it is
-METHODS = {"slider_text": "text sliders: the base model's own direction between two prompts"}
+from utils.training.methods import TEXT_METHODS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
-    study, prompts = prepare_sliders(argv, __doc__ or "", METHODS, training=True)
+    study, prompts = prepare_sliders(argv, __doc__ or "", TEXT_METHODS, training=True)
     check_hub(study.runs)
     if study.dry_run:
         list_runs(study.runs, _paths)
@@ -36,24 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in study.runs:
         check_writable(run.folder)
     closing = f"next: {study.command('gen_image_script.py')}"
-    return launch(study.runs, partial(workshop, study, prompts, inputs), closing)
-
-
-def workshop(
-    study: Study,
-    prompts: Mapping[str, Sequence[SliderPrompt]],
-    inputs: Mapping[str, str],
-    runs: Sequence[Run],
-) -> Callable[[Run], Path]:
-    """Load the base; gives what trains any of `runs`, on its dataset's prompts; `inputs` as of `claiming`."""
-    texts = [text for run in runs for prompt in prompts[run.dataset] for text in prompt.texts]
-    flux, embeds = load_base(study, texts)
-    method = import_module(study.config.python_name)
-
-    def train_one(run: Run) -> None:
-        method.train_run(run, flux, prompts[run.dataset], embeds)
-
-    return claiming(train_one, inputs)
+    return launch(study.runs, partial(prompts_workshop, study, prompts, inputs), closing)
 
 
 def _paths(run: Run) -> dict[str, Path]:

@@ -54,7 +54,7 @@ def bright(*arguments: Any) -> Callable[[Run], Path]:
     """The workshop of study_script.py in a worker, on that probe."""
     import study_script
 
-    from utils.study import worker
+    from tinyflux import judge
 
-    worker.face_probe = bright_probe
+    judge.face_probe = bright_probe
     return study_script.workshop(*arguments)

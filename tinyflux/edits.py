@@ -20,12 +20,15 @@ from tinyflux.judge import attribute_of
 from tinyflux.people import COLOURS
 from utils.config.runs import Run
 from utils.data.pairs import ImagePair
+from utils.data.pixels import to_images
 from utils.flow.sampling import sweep_forwards
 from utils.generation.sweep import applied_lora, sweep_batches
-from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table, markdown_table
-from utils.models.flux1 import Flux, PromptEmbeds
-from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot, to_images
+from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
+from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot
 from utils.report.page import Section, Table, Text, write_report
+from utils.report.tables import markdown_table
 
 Reader = Callable[[Tensor], Readings]
 

@@ -28,11 +28,15 @@ from tinyflux.people import (
 from tinyflux.probe import Probe, load_probe, truth, visible
 from tinyflux.render import render
 from tinyflux.seeds import DISJOINT, HELD_OUT
-from utils.config.load import Config, load_config, resolve_device
+from utils.config.load import load_config
+from utils.config.schema import Config
+from utils.data.pixels import to_images
 from utils.generation.sweep import sweep_images
-from utils.measure.metrics import frechet_distance, markdown_table, psnr
+from utils.machine import resolve_device
+from utils.measure.metrics import frechet_distance, psnr
 from utils.models.flux1 import Flux, load_flux
-from utils.report.figures import Grid, draw_grid, to_images
+from utils.report.figures import Grid, draw_grid
+from utils.report.tables import markdown_table
 
 HERE = Path(__file__).parent
 PROMPTS = {

@@ -11,20 +11,23 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from train_image_real import train_run
 
 from tinyflux.datasets import portrait_people, with_edit
 from tinyflux.probe import load_probe
 from tinyflux.render import render
-from utils.config.load import Config
 from utils.config.runs import RealRun, expand_runs
+from utils.config.schema import Config
 from utils.data.photos import Photo
+from utils.data.pixels import to_images
 from utils.generation.sweep import Sweep, applied_lora, edit_photo
-from utils.measure.metrics import Readings, leakage, markdown_table, psnr
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.measure.metrics import Readings, leakage, psnr
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.records import read_record
-from utils.report.figures import Grid, draw_grid, to_images
+from utils.report.figures import Grid, draw_grid
+from utils.report.tables import markdown_table
 from utils.training.claims import claimed
+from utils.training.sources import train_on_photo
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def measure_inversion(
             resuming = replace(run, config=replace(run.config, resume=True))
             with claimed(resuming, sha256(photo.pixels.numpy().tobytes()).hexdigest()) as todo:
                 if todo:
-                    train_run(resuming, flux, photo, embeds[""])
+                    train_on_photo(resuming, flux, photo, embeds[""])
             training += read_record(run.record_path).seconds
     measured = []
     for number, (name, path) in enumerate(edits.items()):

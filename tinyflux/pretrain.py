@@ -22,7 +22,7 @@ from tinyflux.people import sample_independent, sample_people, stack_people
 from tinyflux.probe import Probe, probe_losses, save_probe
 from tinyflux.seeds import TRAIN
 from tinyflux.vae import encode, reconstruct, train_vae
-from utils.config.load import resolve_device
+from utils.machine import resolve_device
 
 HERE = Path(__file__).parent
 INDEPENDENT = TRAIN[len(TRAIN) // 2 :]

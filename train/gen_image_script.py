@@ -7,16 +7,16 @@ python gen_image_script.py --c=train_image scales=-1,0,1 skips=[7,14] count_gen=
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from train_image_script import METHODS
 
 from utils.errors import run_cli
 from utils.jobs.generate import generate_study
 from utils.jobs.prepare import prepare
+from utils.training.methods import PAIR_METHODS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
-    return generate_study(prepare(argv, __doc__ or "", METHODS), "train_image_script.py")
+    return generate_study(prepare(argv, __doc__ or "", PAIR_METHODS), "train_image_script.py")
 
 
 if __name__ == "__main__":

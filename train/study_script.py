@@ -16,16 +16,16 @@ from functools import partial
 from pathlib import Path
 
 import _path  # noqa: F401
-from train_image_script import METHODS as PAIR_METHODS
 
-from utils.config.load import check_writable, resolve_device, resolve_model_path
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
 from utils.jobs.prepare import CONFIG_FOLDER, Study, list_runs, load_base
+from utils.machine import check_writable, resolve_device, resolve_model_path
 from utils.study.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
+from utils.training.methods import PAIR_METHODS
 
 METHODS = {**PAIR_METHODS, TEXT_METHOD: "text sliders, from the prompts of the dataset's name"}
 
@@ -90,6 +90,7 @@ def workshop(
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     texts = [text for run in runs for prompt in by_name[run.name].prompts for text in prompt.texts]
     texts += [prompt for run in runs for prompt in prompts[run.name]]
+    from tinyflux.judge import face_probe
     from utils.measure.judges import judge_lacks, load_tools
     from utils.study.worker import Workshop
 
@@ -97,7 +98,7 @@ def workshop(
     if lacking := judge_lacks(config, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
     flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
-    of_all = Workshop(plan, flux, embeds, tools)
+    of_all = Workshop(plan, flux, embeds, tools, face_probe)
     return lambda run: of_all.work(by_name[run.name], prompts[run.name])
 
 

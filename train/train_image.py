@@ -3,17 +3,6 @@
 Content-preserving schedule; the semantic target is velocity + eta * direction (arXiv 2506.07992).
 """
 
-from collections.abc import Sequence
+from utils.training.sources import train_on_pairs as train_run
 
-from utils.config.runs import Run
-from utils.data.pairs import ImagePair
-from utils.flow.objectives import build_objective
-from utils.models.flux1 import Flux, PromptEmbeds
-from utils.training.batches import PairBatches
-from utils.training.trainer import TrainResult, train
-
-
-def train_run(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
-    """Train one run on its pairs, under the embedding of the empty prompt."""
-    objective = build_objective("train_image", run.config.cfg_eta, run.noise_scale, run.config.joint_passes)
-    return train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)
+__all__ = ["train_run"]

@@ -8,29 +8,24 @@ Only `inversion: lora` needs this; the other inversions need no training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from utils.config.load import check_writable
-from utils.config.runs import RealRun, expand_real_runs
+from utils.config.runs import expand_real_runs
 from utils.errors import run_cli
 from utils.jobs.launch import launch
-from utils.jobs.prepare import Study, check_hub, claiming, list_runs, load_base, prepare
+from utils.jobs.prepare import check_hub, list_runs, prepare
+from utils.jobs.train import photos_workshop
+from utils.machine import check_writable
 from utils.training.claims import inputs_of
-
-if TYPE_CHECKING:
-    from utils.data.photos import Photo
-
-METHODS = {"train_image_real": "a LoRA that draws one photograph from any noise, on the rectified flow"}
+from utils.training.methods import PHOTO_METHODS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
-    study = prepare(argv, __doc__ or "", METHODS, training=True)
+    study = prepare(argv, __doc__ or "", PHOTO_METHODS, training=True)
     runs = expand_real_runs(study.config)
     check_hub(runs)
     if study.dry_run:
@@ -43,21 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in runs:
         check_writable(run.folder)
     closing = f"next: {study.command('gen_image_real_script.py')} inversion=lora"
-    return launch(runs, partial(workshop, study, photos, inputs), closing)
-
-
-def workshop(
-    study: Study, photos: Mapping[str, Photo], inputs: Mapping[str, str], runs: Sequence[RealRun]
-) -> Callable[[RealRun], Path]:
-    """Load the base; gives what trains any of `runs`, on its photograph; `inputs` as of `claiming`."""
-    from train_image_real import train_run
-
-    flux, embeds = load_base(study, [""])
-
-    def train_one(run: RealRun) -> None:
-        train_run(run, flux, photos[run.name], embeds[""])
-
-    return claiming(train_one, inputs)
+    return launch(runs, partial(photos_workshop, study, photos, inputs), closing)
 
 
 if __name__ == "__main__":

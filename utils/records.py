@@ -17,9 +17,9 @@ from time import perf_counter
 
 import torch
 
-from utils.config.load import REPOSITORY
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.machine import REPOSITORY
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy")
 _LINUX = sys.platform == "linux"

@@ -23,8 +23,8 @@ from bench.bases import (
 from bench.measuring import OURS, REFERENCE, Comparison, Measured, Side, compare, forwards_counted
 from bench.options import parse
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
-from utils.config.load import Config
 from utils.config.runs import expand_real_runs
+from utils.config.schema import Config
 from utils.data.pairs import load_pairs
 from utils.data.photos import load_photo
 from utils.errors import UserError

@@ -6,19 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.config import load as config_module
-from utils.config.load import (
-    Config,
-    check_writable,
-    expand_runs,
-    load_config,
-    parse_args,
-    read_config,
-    resolve_device,
-    resolve_model_path,
-    save_config,
-)
+from utils.config.load import load_config, read_config, save_config
+from utils.config.runs import expand_runs
+from utils.config.schema import Config
 from utils.errors import UserError
+from utils.jobs.cli import parse_args
+from utils.machine import check_writable, resolve_device, resolve_model_path
 
 SHIPPED = Path(__file__).resolve().parents[2] / "train" / "config"
 PLANS = {"study", "study_flux"}  # of study_script.py, whose tests load them
@@ -344,7 +337,7 @@ def test_the_model_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (folder / "tiny/weights").mkdir(parents=True)
         (folder / "tiny/weights/model_index.json").write_text("{}")
     monkeypatch.chdir(here)
-    monkeypatch.setattr(config_module, "REPOSITORY", repository)
+    monkeypatch.setattr("utils.machine.REPOSITORY", repository)
     assert resolve_model_path("tiny/weights") == "tiny/weights"
     assert resolve_model_path(str(repository / "tiny/weights")) == str(repository / "tiny/weights")
     (here / "tiny").rename(here / "elsewhere")

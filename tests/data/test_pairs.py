@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.data.pairs import load_image, load_pairs
+from utils.data.pairs import load_pairs
+from utils.data.pixels import load_image
 from utils.errors import UserError
-from utils.folders import find_images
+from utils.files import find_images
 
 COLOR = (200, 40, 90)
 

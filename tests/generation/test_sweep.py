@@ -10,14 +10,16 @@ import torch
 from PIL import Image
 
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
-from utils.config.load import Config, Run, expand_runs
+from utils.config.runs import Run, expand_runs
+from utils.config.schema import Config
 from utils.errors import UserError
 from utils.flow.sampling import sweep_forwards
 from utils.generation.gallery import write_images
 from utils.generation.sweep import applied_lora, sweep_images
 from utils.lora.files import save_lora
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 
 CONFIG = Config(
     resolution=MINI_RESOLUTION,

@@ -267,7 +267,7 @@ def test_a_comparison_comes_out_the_same(
         '  lpips_vgg_weights: ""}\n'
     )
     study_script = importlib.import_module("study_script")
-    monkeypatch.setattr(importlib.import_module("utils.study.worker"), "face_probe", bright_probe)
+    monkeypatch.setattr("tinyflux.judge.face_probe", bright_probe)
     status, _, err = script("study_script", "--c=plan", "out=here")
     assert status == 0, err
     monkeypatch.setattr(study_script, "workshop", bright)  # its workers get that probe too

@@ -10,12 +10,13 @@ import torch
 import yaml
 
 from tests.training.test_trainer import learn, make_run, objective_of
+from utils.data.pixels import pixel_hash
 from utils.errors import UserError
 from utils.generation.sweep import applied_lora
 from utils.lora.card import card, push_to_hub
 from utils.lora.files import read_metadata
-from utils.lora.metadata import base_hash, evenly_spaced, pixel_hash
 from utils.models.adapters import add_adapter
+from utils.models.identity import base_hash, evenly_spaced
 
 
 def test_the_same_base_has_one_hash(mini_flux_loaded):

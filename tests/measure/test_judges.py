@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.config.load import Config
+from utils.config.schema import Config
 from utils.data.pairs import ImagePair
 from utils.errors import UserError
 from utils.generation.gallery_reader import ImageSeries

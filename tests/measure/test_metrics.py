@@ -15,12 +15,12 @@ from utils.measure.metrics import (
     edit_table,
     frechet_distance,
     leakage,
-    markdown_table,
     movement,
     pixel_change,
     psnr,
     ssim,
 )
+from utils.report.tables import markdown_table
 
 
 def rng(seed=0):

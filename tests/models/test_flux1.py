@@ -12,7 +12,8 @@ from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from utils.errors import UserError
 from utils.flow.objectives import PairBatch, build_objective
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.flux1 import PromptEmbeds, image_ids, load_flux, pack_latents, unpack_latents
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import image_ids, load_flux, pack_latents, unpack_latents
 from utils.models.velocity import FluxVelocity
 
 PROMPTS = ["an old man with glasses", "a smiling cat"]

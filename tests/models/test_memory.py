@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import TRAIN
-from utils.config.load import Config, load_config
-from utils.config.schema import QUANTIZATIONS
+from utils.config.load import load_config
+from utils.config.schema import QUANTIZATIONS, Config
 from utils.models.memory import BITS, PRESETS, out_of_memory
 
 PLAIN = "gradient_checkpointing=1 or joint_passes=0"
@@ -55,12 +55,10 @@ def test_advice_is_the_next_preset_that_fits(
 
 
 def test_a_run_out_of_memory_is_a_failed_run_with_advice(script, monkeypatch) -> None:
-    import train_image
-
     def train_run(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train_image, "train_run", train_run)
+    monkeypatch.setattr("utils.training.sources.train_on_pairs", train_run)
     status, _, errors = script("train_image_script", "--c=mini")
     assert status == 2
     assert errors.count(f"out of memory with base=mini; {PLAIN}") == 2

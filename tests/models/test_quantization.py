@@ -14,9 +14,10 @@ from utils.errors import UserError
 from utils.flow.mixes import Mix
 from utils.generation.sweep import applied_lora
 from utils.lora.files import save_lora
-from utils.lora.metadata import BASE_HASH, base_hash
+from utils.lora.metadata import BASE_HASH
 from utils.models.adapters import adapter_parameters, add_adapter, linear_layers, remove_adapter
 from utils.models.flux1 import Flux, load_flux
+from utils.models.identity import base_hash
 from utils.models.quantization import QUANTIZATIONS
 from utils.models.velocity import FluxVelocity
 

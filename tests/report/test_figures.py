@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
+from utils.data.pixels import to_images
 from utils.report.figures import (
     COLOURS,
     Grid,
@@ -18,7 +19,6 @@ from utils.report.figures import (
     plot_bytes,
     save_gif,
     save_plot,
-    to_images,
     wrap_text,
 )
 

@@ -18,10 +18,10 @@ from tests.browser import CHROMIUM, look
 from tests.report.test_page import Page
 from tests.study.test_tables import LACKING, cell, plan
 from utils.report.figures import Plot
+from utils.report.tables import Numbers, escape_latex, latex_table
 from utils.study.cells import CellResult, identity_seeds
 from utils.study.plan import Plan
-from utils.study.report import escape_latex, latex_table, scale_rows, write_study
-from utils.study.tables import Numbers
+from utils.study.report import scale_rows, write_study
 
 COMMAND = "python study_script.py --c=study 'datasets=[glasses,age]'"
 FAILED = {"age_vmine_v2": "out of memory <3 GiB>"}

@@ -11,8 +11,9 @@ from tinyflux.datasets import FOLDER, NEUTRAL, PEOPLE, REAL_PEOPLE, all_files, p
 from tinyflux.faces import to_pixels, to_uint8
 from tinyflux.people import EDITS, STYLES, present, sample_people
 from tinyflux.render import render
-from utils.data.pairs import load_image, load_pairs
-from utils.folders import find_images
+from utils.data.pairs import load_pairs
+from utils.data.pixels import load_image
+from utils.files import find_images
 
 FILES = {path.as_posix(): person for path, person in all_files()}
 NAMES = [*PEOPLE, *(f"{name}_single" for name in PEOPLE)]

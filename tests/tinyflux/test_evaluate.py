@@ -29,7 +29,7 @@ from tinyflux.people import with_attribute as with_
 from tinyflux.probe import READINGS, Probe, load_probe, truth
 from tinyflux.render import render
 from tinyflux.seeds import HELD_OUT
-from utils.config.load import Config
+from utils.config.schema import Config
 from utils.models.flux1 import Flux, load_flux
 
 CPU = torch.device("cpu")

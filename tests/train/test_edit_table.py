@@ -15,9 +15,9 @@ from tinyflux.people import ATTRIBUTES, COLOURS
 from utils.config.load import load_config
 from utils.config.runs import expand_runs
 from utils.data.pairs import load_pairs
+from utils.data.pixels import to_images
 from utils.generation.sweep import applied_lora, sweep_images
 from utils.models.flux1 import Flux
-from utils.report.figures import to_images
 
 if TYPE_CHECKING:
     from torch import Tensor

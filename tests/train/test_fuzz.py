@@ -31,7 +31,7 @@ from safetensors.torch import save as save_safetensors
 from torch.nn import Module
 
 from utils.config.schema import KEYS
-from utils.data.pairs import load_image
+from utils.data.pixels import load_image
 from utils.errors import UserError, run_cli
 from utils.lora.files import adapter_loras, load_lora, save_lora, save_reference, write_lora
 from utils.models.adapters import adapter_names, add_adapter, remove_adapter

@@ -14,7 +14,9 @@ from PIL import Image
 
 from tests.conftest import Script
 from tinyflux.people import ATTRIBUTES
+from utils.config.runs import Run
 from utils.measure.judges import Probe
+from utils.study import worker
 from utils.study.cells import CellResult
 
 PROMPTS = (
@@ -42,9 +44,8 @@ def compare(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Call
         '  lpips_vgg_weights: ""}\n'
     )
     importlib.import_module("study_script")
-    compare = importlib.import_module("utils.study.worker")
     features = lambda images: images.mean(dim=(2, 3))  # noqa: E731
-    monkeypatch.setattr(compare, "face_probe", lambda dataset: Probe(read, features, dataset, ()))
+    monkeypatch.setattr("tinyflux.judge.face_probe", lambda dataset: Probe(read, features, dataset, ()))
     return lambda *arguments: script("study_script", "--c=plan", *arguments)
 
 
@@ -133,12 +134,14 @@ def test_a_judge_without_weights_is_told_before_training(compare: Callable) -> N
 def test_a_failing_cell_is_reported_and_the_others_go_on(
     compare: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sliders = importlib.import_module("train_image_sliders")
+    train_on_pairs = worker.train_on_pairs
 
-    def fails(*_: object) -> None:
-        raise FloatingPointError("positive loss is nan")
+    def fails(run: Run, *rest: object) -> object:
+        if run.config.python_name == "train_image_sliders":
+            raise FloatingPointError("positive loss is nan")
+        return train_on_pairs(run, *rest)
 
-    monkeypatch.setattr(sliders, "train_run", fails)
+    monkeypatch.setattr(worker, "train_on_pairs", fails)
     status, _, err = compare("methods=[train_image,train_image_sliders]", "noise_scales={}")
     assert status == 1
     assert "failed: age_vtrain_image_sliders" in err
@@ -165,10 +168,9 @@ def test_perfect_and_idle_editors_come_out_at_the_ends(
         return {skips[0]: {scale: start + 2 * gain * scale * change for scale in scales}}
 
     monkeypatch.setattr(utils.study.cells, "sweep_images", draw)
-    compare_module = importlib.import_module("utils.study.worker")
     features = lambda images: images.mean(dim=(2, 3))  # noqa: E731
     probe = Probe(read, features, "age", set(read(torch.zeros(1, 3, 8, 8))) - {"age", "male"})
-    monkeypatch.setattr(compare_module, "face_probe", lambda dataset: probe)
+    monkeypatch.setattr("tinyflux.judge.face_probe", lambda dataset: probe)
     status, out, err = compare("methods=[train_image,train_image_sliders]", "noise_scales={}")
     assert status == 0, err
     found = results()

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from utils.config.load import Config, Run, expand_runs, save_config
+from utils.config.load import save_config
+from utils.config.runs import Run, expand_runs
+from utils.config.schema import Config
 from utils.data.prompts import SliderPrompt
 from utils.errors import UserError
 from utils.training.claims import claimed, inputs_of

@@ -15,15 +15,17 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
-from utils.config.load import Config, Run, expand_runs, read_config
+from utils.config.load import read_config
+from utils.config.runs import Run, expand_runs
 from utils.config.schema import LR_SCHEDULERS as SCHEDULER_NAMES
+from utils.config.schema import Config
 from utils.data.pairs import ImagePair
 from utils.flow.mixes import Mix
 from utils.flow.objectives import PairBatch, build_objective
 from utils.lora.files import load_lora
-from utils.lora.metadata import base_hash
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
 from utils.models.flux1 import Flux, load_flux
+from utils.models.identity import base_hash
 from utils.models.velocity import FluxVelocity
 from utils.records import read_record
 from utils.training.batches import PairBatches

@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from tinyflux.judge import face_probe
-from utils.config.load import Config, layer_config, parse_overrides, resolve_model_path
+from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs
+from utils.config.schema import Config
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.jobs.prepare import CONFIG_FOLDER, Study, load_base
+from utils.machine import resolve_model_path
 
 if TYPE_CHECKING:
     from utils.lora.calibration import Calibration
@@ -74,7 +76,7 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     from utils.lora.calibration import PAIRS_STRENGTH, Calibration
     from utils.measure.judges import JUDGES_TOOLS, LIMITS, build_judge, load_tools
     from utils.measure.sliders import scale_at, usable_range
-    from utils.models.flux1 import PromptEmbeds
+    from utils.models.base import PromptEmbeds
 
     config = run.config
     pairs = load_pairs(

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from train_image_script import METHODS
 
-from utils.config.load import check_writable
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.jobs.measure import folder_of
 from utils.jobs.prepare import list_runs, prepare
+from utils.machine import check_writable
+from utils.training.methods import PAIR_METHODS
 
 COLUMNS = ("run", "work", "seconds", "count", "per second", "peak GiB", "device")
 
@@ -35,11 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = parser.parse_known_args(argv)
-    study = prepare(study_arguments, __doc__ or "", METHODS)
+    study = prepare(study_arguments, __doc__ or "", PAIR_METHODS)
     if study.dry_run:
         list_runs(study.runs, lambda run: {"record": run.record_path})
         return 0
-    from utils.measure.metrics import markdown_table
+    from utils.report.tables import markdown_table
 
     rows = [row for run in study.runs for row in cost_rows(run)]
     if not rows:

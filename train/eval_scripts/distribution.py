@@ -15,8 +15,9 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
+from tinyflux.judge import face_probe
 from utils.errors import UserError, run_cli
-from utils.folders import find_images
+from utils.files import find_images
 from utils.jobs.measure import Row, Subject, measure_images
 
 
@@ -32,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def measured(subject: Subject) -> list[Row]:
         return rows_of(subject, options.reference)
 
-    return measure_images(rest, "distribution", __doc__ or "", measured, argv)
+    return measure_images(rest, "distribution", __doc__ or "", measured, face_probe, argv)
 
 
 def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
     """FID and KID by every network at every scale."""
     import torch
 
-    from utils.data.pairs import load_image
+    from utils.data.pixels import load_image
     from utils.measure.distribution import caution, compare_sets
     from utils.measure.encoders import Unavailable
 
@@ -67,7 +68,7 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
 
 def _networks(subject: Subject) -> dict[str, Callable]:
     """Images -> features (B, D) of every network, or why it is not available."""
-    from utils.config.load import resolve_device
+    from utils.machine import resolve_device
     from utils.measure.distribution import load_inception
     from utils.measure.encoders import Unavailable
 

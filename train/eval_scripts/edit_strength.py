@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import _path  # noqa: F401
 
+from tinyflux.judge import face_probe
 from utils.errors import run_cli
 from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measures = strength_measures(subject.tools, subject.pairs, options.text, subject.probe)
         return rows_by_scale(subject, measures)
 
-    return measure_images(rest, "edit_strength", __doc__ or "", rows_of, argv)
+    return measure_images(rest, "edit_strength", __doc__ or "", rows_of, face_probe, argv)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from train_image_script import METHODS
 
-from utils.config.load import check_writable
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import check_loras, choose_prompts
 from utils.jobs.prepare import list_runs, load_base, prepare, run_all
+from utils.machine import check_writable
+from utils.training.methods import PAIR_METHODS
 
 if TYPE_CHECKING:
     from tinyflux.edits import Reader
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure every run and write the results; the exit status as in `run_all`."""
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _options(argv)
-    study = prepare(study_arguments, __doc__ or "", METHODS)
+    study = prepare(study_arguments, __doc__ or "", PAIR_METHODS)
     if study.config.use_trained_lora_path and len(study.config.trained_lora_path) > 1:
         raise UserError("trained_lora_path: expected one LoRA to measure, found several")
     if study.dry_run:
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tinyflux.edits import measure, results_table, write_results
     from tinyflux.judge import attribute_of
     from utils.data.pairs import load_pairs
-    from utils.measure.metrics import markdown_table
-    from utils.models.flux1 import PromptEmbeds
+    from utils.models.base import PromptEmbeds
+    from utils.report.tables import markdown_table
 
     for run in study.runs:
         attribute_of(run.dataset)

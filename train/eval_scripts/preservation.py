@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import _path  # noqa: F401
 
+from tinyflux.judge import face_probe
 from utils.errors import run_cli
 from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 as the exit status."""
-    return measure_images(argv, "preservation", __doc__ or "", rows_of)
+    return measure_images(argv, "preservation", __doc__ or "", rows_of, face_probe)
 
 
 def rows_of(subject: Subject) -> list[Row]:

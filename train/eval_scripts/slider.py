@@ -17,8 +17,9 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
+from tinyflux.judge import face_probe
 from utils.errors import UserError, run_cli
-from utils.folders import find_images
+from utils.files import find_images
 from utils.jobs.measure import Row, Subject, measure_images
 
 MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks")
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def measured(subject: Subject) -> list[Row]:
         return rows_of(subject, options.limit, options.original)
 
-    return measure_images(rest, "slider", __doc__ or "", measured, argv)
+    return measure_images(rest, "slider", __doc__ or "", measured, face_probe, argv)
 
 
 def _limit(text: str) -> float:
@@ -119,7 +120,7 @@ def _of_strength(subject: Subject, distance, limit: float | None):
 def _originals(subject: Subject, found: Mapping[str, Path]):
     import torch
 
-    from utils.data.pairs import load_image
+    from utils.data.pixels import load_image
 
     if lacking := [name for name in subject.series.names if name not in found]:
         raise UserError(f"--original: expected an image for every identity, found no {lacking[0]}")

@@ -6,72 +6,22 @@ itself), config/NAME.yaml, key=value on the command line. Run from train/, as th
     python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
 """
 
-import argparse
-import re
-import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from utils.config.runs import Run, expand_runs
 from utils.config.schema import KEYS, Config, coerce, contradictions
 from utils.config.yaml_files import find_yaml, load_yaml, shorten
 from utils.errors import UserError, nearest
 from utils.files import write_atomically
+from utils.machine import REPOSITORY
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = [
-    "Config",
-    "Run",
-    "check_writable",
-    "expand_runs",
-    "load_config",
-    "parse_args",
-    "read_config",
-    "resolve_device",
-    "resolve_model_path",
-    "save_config",
-]
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 BASES = REPOSITORY / "train" / "config" / "base"
 """The base models' YAMLs, for every folder of studies without a base/ of its own."""
-
-
-def parse_args(
-    argv: Sequence[str] | None = None, description: str = "", training: bool = False
-) -> argparse.Namespace:
-    """Parse a script's command line into `c`, `dry_run` and `overrides`.
-
-    The overrides are key=value; --device and, for scripts that train, --resume become such.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--c", required=True, metavar="NAME", help="a study: the YAML of that name in config/"
-    )
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or N; the same as device=...")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
-    if training:
-        parser.add_argument(
-            "--resume",
-            action="store_true",
-            help="go on with trainings that were stopped, from their last save",
-        )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
-    args = parser.parse_intermixed_args(argv)
-    if training and args.resume:
-        args.overrides.append("resume=1")
-    if args.device is not None:
-        args.overrides.append(f"device={args.device}")
-    return args
 
 
 def load_config(
@@ -209,59 +159,3 @@ def _build(
     if faults:
         raise UserError("; ".join(faults))
     return config
-
-
-def resolve_device(device: str, warn: Callable[[str], object] = print) -> "torch.device":
-    """Turn auto, cpu, cuda, cuda:N or N into a torch device.
-
-    Without CUDA, a CUDA device becomes the CPU and `warn` gets one line saying so. With CUDA, an index beyond
-    the last raises `UserError`.
-    """
-    import torch  # here, so that reading a config stays instant
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "cpu" or (device == "auto" and not count):
-        return torch.device("cpu")
-    if not count:
-        warn(f"device {device}: this machine has no CUDA; using the CPU")
-        return torch.device("cpu")
-    digits = re.search(r"\d+$", device)
-    index = int(digits.group()) if digits else 0
-    if index >= count:
-        raise UserError(f"device: expected a CUDA index from 0 to {count - 1}, found {device}")
-    return torch.device("cuda", index)
-
-
-def resolve_model_path(name: str) -> str:
-    """Find the base model: a folder here, else one in the repository, else a hub id "owner/name".
-
-    A name whose first part is a folder here or in the repository is a path, never a hub id, so that a missing
-    folder is not looked for on the hub. Raises `UserError` when nothing is found, and on a folder that is no
-    diffusers pipeline.
-    """
-    path = Path(name).expanduser()
-    for folder in (path, REPOSITORY / path):
-        if folder.is_dir():
-            if not (folder / "model_index.json").is_file():
-                raise UserError(
-                    "pretrained_model_name_or_path: expected a diffusers folder with a model_index.json, "
-                    f"found {folder} without one"
-                )
-            return str(folder)
-    looks_like_hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
-    if looks_like_hub_id and not any((root / path.parts[0]).exists() for root in (Path(), REPOSITORY)):
-        return name
-    raise UserError(
-        f"pretrained_model_name_or_path: expected a folder (here or in {REPOSITORY}) or a hub id owner/name, "
-        f"found {name!r}"
-    )
-
-
-def check_writable(folder: Path) -> None:
-    """Make `folder` and write to it once; raises `UserError` when either fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder}: expected a folder to write to, found {error.strerror or error}") from None

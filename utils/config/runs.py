@@ -14,7 +14,7 @@ from zlib import crc32
 
 from utils.config.schema import Config, SliderScale
 from utils.errors import UserError, nearest
-from utils.folders import find_images
+from utils.files import find_images
 
 
 @dataclass(frozen=True)

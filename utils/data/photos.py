@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from utils.data.pairs import read_rgb, to_tensor
+from utils.data.pixels import read_rgb, to_tensor
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from PIL import Image
 from tqdm.auto import tqdm
 
-from utils.config.load import Run
-from utils.config.runs import RealRun
+from utils.config.runs import RealRun, Run
 from utils.data.photos import Photo
-from utils.flow.sampling import sweep_forwards
-from utils.generation.sweep import Scale, Sweep, sweep_batches
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.data.pixels import to_images
+from utils.flow.sampling import Scale, sweep_forwards
+from utils.generation.sweep import (
+    Sweep,
+    applied_lora,
+    applied_loras,
+    edit_photo,
+    forwards_told,
+    inversion_of,
+    sweep_batches,
+)
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.records import recorded
-from utils.report.figures import Grid, draw_grid, save_gif, to_images
+from utils.report.figures import Grid, draw_grid, save_gif
 
 
 def write_images(
@@ -145,3 +155,38 @@ def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits:
             whole.parent.mkdir(exist_ok=True)
             photo.with_change(by_scale[0.0][0], by_scale[scale][0]).save(whole)
     return grid
+
+
+def generate_run(
+    run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
+) -> Path:
+    """Write a run's images and grids, one prompt a seed; returns their folder."""
+    with applied_loras(flux.transformer, run.lora_paths, run.config.other_base), forwards_told(flux):
+        write_images(run, flux, seeds, prompts, embeds)
+    return run.seeds_folder
+
+
+def generate_photo_run(
+    run: RealRun,
+    flux: Flux,
+    photo: Photo,
+    seeds: Sequence[int],
+    prompts: Sequence[str],
+    embeds: Mapping[str, PromptEmbeds],
+) -> Path:
+    """Write a photograph's edits and grids, one prompt and one of each a seed; returns their folder.
+
+    Where neither noise nor prompt tells the seeds apart, the first stands for all.
+    """
+    alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
+    shots = list(zip(seeds, prompts, strict=True))
+    with ExitStack() as loras:
+        semantic, other_base = Path(run.config.semantic_lora_path), run.config.other_base
+        loras.enter_context(applied_lora(flux.transformer, semantic, other_base=other_base))
+        if run.config.inversion == "lora":
+            loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
+        loras.enter_context(forwards_told(flux))
+        for seed, prompt in shots[:1] if alike else shots:
+            edits = edit_photo(run, flux, photo, seed, embeds[prompt])
+            write_photo_edits(run, seed, prompt, photo, edits)
+    return run.seeds_folder

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.data.pairs import read_rgb, to_tensor
+from utils.data.pixels import read_rgb, to_tensor
 from utils.errors import UserError
-from utils.folders import find_images
+from utils.files import find_images
 
 _FILE = re.compile(r"skip(?P<skip>\d+)_scale(?P<scale>-?\d+\.\d+)")
 

@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.config.load import Config, Run
+from utils.config.runs import Run
+from utils.config.schema import Config
 from utils.data.prompts import load_prompts
 from utils.errors import UserError
 

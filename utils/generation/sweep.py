@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.config.load import Config
 from utils.config.runs import RealRun
-from utils.config.schema import SliderScale
+from utils.config.schema import Config, SliderScale
 from utils.data.photos import Photo
 from utils.flow.inversion import Inversion, build_inversion
 from utils.flow.sampling import OnStep, Scale, initial_noise, sweep_skips
 from utils.lora.files import load_lora
 from utils.lora.metadata import check_base
 from utils.models.adapters import remove_adapter
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.models.velocity import FluxVelocity, ScaledVelocity
 
 Sweep = dict[int, dict[Scale, Tensor]]

@@ -1,9 +1,9 @@
 """The images of a study's runs, whatever they were trained on: checks, the base once, a sweep a run."""
 
-from utils.config.load import check_writable
 from utils.generation.prompts_and_seeds import check_loras, choose_prompts, choose_seeds
 from utils.jobs.prepare import Study, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
+from utils.machine import check_writable
 
 
 def generate_study(study: Study, train_script: str) -> int:
@@ -32,7 +32,7 @@ def generate_study(study: Study, train_script: str) -> int:
     for run in study.runs:
         check_writable(run.seeds_folder)
     flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
-    from generate_image import generate_run  # here, so that the checks above come at once
+    from utils.generation.gallery import generate_run  # here, so that the checks above come at once
 
     print(f"seeds: {', '.join(map(str, seeds))}")
     return run_all(

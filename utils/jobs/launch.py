@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from utils.errors import UserError
-from utils.jobs.outcomes import AnyRun, Outcome, summarize
+from utils.jobs.outcomes import AnyRun, OpenWorkshop, Outcome, summarize
 from utils.jobs.prepare import run_all
-
-OpenWorkshop = Callable[[Sequence[AnyRun]], Callable[[AnyRun], Path]]
-"""For the runs to be done in one process: loads what they share, and gives what does one of them."""
 
 
 def launch(

@@ -1,5 +1,7 @@
 """What the measuring commands share: which images, against which pairs, and CSV, JSON and a printed table."""
 
+from __future__ import annotations
+
 import argparse
 import csv
 import json
@@ -11,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train_image_script import METHODS
-
-from tinyflux.judge import face_probe
-from utils.config.load import check_writable, resolve_device
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
 from utils.jobs.prepare import Study, list_runs, prepare
+from utils.machine import check_writable, resolve_device
+from utils.training.methods import PAIR_METHODS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,10 +44,10 @@ class Subject:
     """One run's images and all that they are measured by."""
 
     run: Run
-    series: "ImageSeries"
-    pairs: "Sequence[ImagePair]"
-    tools: "Tools"
-    probe: "Probe | None"
+    series: ImageSeries
+    pairs: Sequence[ImagePair]
+    tools: Tools
+    probe: Probe | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Row:
     run: str
     scale: float | None
     measure: str
-    values: "Tensor | Unavailable | None"
+    values: Tensor | Unavailable | None
     """(B,), or (1,) for what is measured over all identities; None where it has no value."""
     note: str = ""
     """What to know before believing it."""
@@ -68,6 +68,7 @@ def measure_images(
     name: str,
     description: str,
     rows_of: Callable[[Subject], list[Row]],
+    probe_of: Callable[[str], Probe],
     typed: Sequence[str] | None = None,
 ) -> int:
     """Run a measuring command; 0 as the exit status.
@@ -77,6 +78,7 @@ def measure_images(
         name: of the command, without .py.
         description: of the command, for --help.
         rows_of: measures one run.
+        probe_of: the probe for a dataset, where the judge is one.
         typed: the whole command line, where the command has taken options of its own out of `argv`.
 
     Raises:
@@ -84,7 +86,7 @@ def measure_images(
     """
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _parser().parse_known_args(argv)
-    study = prepare(study_arguments, description + OPTIONS, METHODS)
+    study = prepare(study_arguments, description + OPTIONS, PAIR_METHODS)
     if (options.images or options.at) and len(study.runs) > 1:
         raise UserError(
             f"--images, --at: expected a study of one run, found {len(study.runs)}; name one dataset"
@@ -105,7 +107,7 @@ def measure_images(
         load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count)
         for run in study.runs
     ]
-    probes = [face_probe(run.dataset) if config.judge == "probe" else None for run in study.runs]
+    probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in study.runs]
     if config.judge == "probe":
         for of_run in series:
             _check_size(of_run, config.resolution)
@@ -121,7 +123,7 @@ def measure_images(
     return 0
 
 
-def rows_by_scale(subject: Subject, measures: "Measures") -> list[Row]:
+def rows_by_scale(subject: Subject, measures: Measures) -> list[Row]:
     """A row for every measure of the images at every scale against those at scale 0."""
     from utils.measure.judges import evaluate
 
@@ -144,7 +146,8 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
         UserError: with `require`, if any measure is not available; the files are written all the same.
     """
     from utils.measure.encoders import Unavailable
-    from utils.measure.metrics import bootstrap_mean, markdown_table
+    from utils.measure.metrics import bootstrap_mean
+    from utils.report.tables import markdown_table
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
@@ -193,7 +196,7 @@ def finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _series(run: Run, options: argparse.Namespace) -> "ImageSeries":
+def _series(run: Run, options: argparse.Namespace) -> ImageSeries:
     from utils.generation.gallery_reader import read_folders, read_tree
 
     if options.at:
@@ -207,7 +210,7 @@ def _series(run: Run, options: argparse.Namespace) -> "ImageSeries":
     return read_tree(run.seeds_folder, skip, seeds, config.scales)
 
 
-def _check_size(series: "ImageSeries", resolution: int) -> None:
+def _check_size(series: ImageSeries, resolution: int) -> None:
     """The probe reads images of its own world's size alone; raises `UserError` for others."""
     height, width = series.images[0.0].shape[2:]
     if (height, width) != (resolution, resolution):

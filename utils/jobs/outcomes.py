@@ -14,6 +14,9 @@ from utils.errors import UserError
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
+OpenWorkshop = Callable[[Sequence[AnyRun]], Callable[[AnyRun], Path]]
+"""For the runs to be done in one process: loads what they share, and gives what does one of them."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -51,7 +54,7 @@ def _on_memory(error: Exception, run: Run) -> str:
     """What to do about a device's memory that did not suffice; "" for any other error."""
     import torch  # as whatever raised it has
 
-    from utils.config.load import resolve_device
+    from utils.machine import resolve_device
     from utils.models.memory import out_of_memory
 
     if not isinstance(error, torch.OutOfMemoryError):

@@ -13,26 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.config.load import (
-    Config,
-    Run,
-    check_writable,
-    expand_runs,
-    load_config,
-    parse_args,
-    resolve_device,
-    resolve_model_path,
-)
+from utils.config.load import load_config
+from utils.config.runs import Run, expand_runs
+from utils.config.schema import Config
 from utils.config.yaml_files import find_yaml
 from utils.data.prompts import SliderPrompt, load_slider_prompts
 from utils.errors import UserError
+from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
+from utils.machine import check_writable, resolve_device, resolve_model_path
 from utils.models.families import TARGETS
 from utils.training.claims import claimed
 
 if TYPE_CHECKING:
     from utils.data.pairs import ImagePair
-    from utils.models.flux1 import Flux, PromptEmbeds
+    from utils.models.base import PromptEmbeds
+    from utils.models.flux1 import Flux
 
 CONFIG_FOLDER = Path("config")
 

@@ -20,13 +20,13 @@ import ray
 from ray import exceptions
 from tqdm.auto import tqdm
 
-from utils.config.load import REPOSITORY
 from utils.config.runs import Run
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, in_one_line
 from utils.jobs.progress import Progress
+from utils.machine import REPOSITORY
 
 if TYPE_CHECKING:
-    from utils.jobs.launch import OpenWorkshop
+    from utils.jobs.outcomes import OpenWorkshop
 
 RETRIES = 3
 """How often a run goes on after its worker was lost."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from utils.config.load import REPOSITORY
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.lora.files import read_metadata
+from utils.machine import REPOSITORY
 
 _CARD = """---
 {front}---

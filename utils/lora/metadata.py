@@ -10,57 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from utils.config.runs import Run
 from utils.errors import UserError
-from utils.models.adapters import linear_layers
+from utils.models.identity import base_hash
 from utils.records import project_version, software
 
 BASE_MODEL, BASE_HASH = "base_model", "base_hash"
-_REMEMBERED = "_pairedit_base_hash"
-_SAMPLES = 16  # weights of each linear that the base's hash looks at
-
-
-def base_hash(transformer: nn.Module) -> str:
-    """Tell base models apart: a hash of the names, shapes and some weights of all linears, 16 hex digits.
-
-    Of each linear, 16 evenly spaced weights are read, in bfloat16, so that the hash is the same in whatever
-    dtype the base is loaded, and of a transformer with adapters that of its base. Once weights are quantized
-    or spread over processes it can't be read off them: `remember_base_hash` before.
-    """
-    if (remembered := getattr(transformer, _REMEMBERED, None)) is not None:
-        return remembered
-    names, values = [], []
-    for name, linear in linear_layers(transformer).items():
-        weight = linear.weight.detach().flatten()
-        index = evenly_spaced(len(weight)).to(weight.device)
-        names.append(f"{name} {tuple(linear.weight.shape)}")
-        values.append(weight[index].to(torch.bfloat16))
-    digest = sha256("\n".join(names).encode())
-    digest.update(torch.cat(values).view(torch.uint8).cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def remember_base_hash(transformer: nn.Module) -> None:
-    """Have `base_hash` of this transformer stay what it is now, whatever becomes of its weights."""
-    setattr(transformer, _REMEMBERED, base_hash(transformer))
-
-
-def evenly_spaced(length: int) -> Tensor:
-    """Indices of 16 of `length` values, the first and the last among them; exact for any length."""
-    return torch.arange(_SAMPLES) * (length - 1) // (_SAMPLES - 1)
-
-
-def pixel_hash(pixels: Tensor) -> str:
-    """A hash of an image (3, H, W) in [-1, 1] as learned from: of its 8-bit values, 16 hex digits."""
-    values = ((pixels.detach().cpu() + 1) * 127.5).round().to(torch.uint8)
-    return sha256(values.numpy().tobytes()).hexdigest()[:16]
 
 
 def training_metadata(

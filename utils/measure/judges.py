@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from utils.config.load import Config
+from utils.config.schema import Config
 from utils.data.pairs import ImagePair
 from utils.errors import UserError
 from utils.generation.gallery_reader import ImageSeries

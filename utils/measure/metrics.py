@@ -280,22 +280,3 @@ def edit_rows(reports: Sequence[EditReport]) -> tuple[list[str], list[list[str]]
         for report in reports
     ]
     return header, rows
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table: first column to the left, the others to the right, padded to line up.
-
-    Raises:
-        ValueError: a row that is not as long as the header.
-    """
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"expected {len(header)} cells in every row, found {[len(row) for row in rows]}")
-    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (header, *rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
-
-    def written(line: list[str]) -> str:
-        cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        return f"| {' | '.join(cells)} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([written(lines[0]), f"| {' | '.join(rule)} |", *map(written, lines[1:])]) + "\n"

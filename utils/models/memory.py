@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from utils.config.load import BASES, Config, load_config
+from utils.config.load import BASES, load_config
+from utils.config.schema import Config
 
 # base in config/base/ -> GB of the card that it is for, in the order of what they need
 PRESETS = {"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from utils.errors import UserError, nearest
-from utils.lora.metadata import remember_base_hash
 from utils.models.adapters import linear_layers
+from utils.models.identity import remember_base_hash
 
 
 def _nf4(transformer: nn.Module, device: torch.device) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from utils.flow.mixes import Mix
 from utils.models.adapters import use_mixes
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from torch import Tensor
 
 INK, MUTED, PAPER, EMPTY = "#1c1c1e", "#5f6368", "#ffffff", "#f1f1f3"
 DARK_INK, DARK_MUTED, DARK_PAPER = "#ececef", "#a2a5ab", "#1c1d20"
@@ -26,20 +24,6 @@ LINES = ("-", "--", ":")
 
 MARGIN, GAP, LINE = 48, 10, 1.4
 TITLE, LABEL, CAPTION = 32, 24, 21
-
-
-def to_images(pixels: Tensor) -> list[Image.Image]:
-    """Turn pixels (B, 3, H, W) in [-1, 1] into B RGB images; values beyond the range are clipped.
-
-    Raises:
-        ValueError: another shape, or pixels that are not finite.
-    """
-    if pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(f"expected pixels of shape (B, 3, H, W), found {tuple(pixels.shape)}")
-    if not pixels.isfinite().all():
-        raise ValueError("expected finite pixels, found NaN or infinity")
-    bytes_ = ((pixels.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in bytes_]
 
 
 @dataclass(frozen=True)

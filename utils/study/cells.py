@@ -16,16 +16,17 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from utils.config.load import Config
+from utils.config.schema import Config
+from utils.data.pixels import to_images
 from utils.files import write_atomically
 from utils.generation.gallery_reader import ImageSeries
 from utils.generation.sweep import applied_lora, sweep_images
 from utils.measure.encoders import Unavailable
 from utils.measure.judges import Judge, Measures, evaluate, pairwise_distances
 from utils.measure.sliders import smoothness
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.records import Record, read_record, recorded
-from utils.report.figures import to_images
 from utils.study.plan import Cell, Plan
 from utils.training.claims import inputs_of
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from utils.data.pairs import read_rgb
+from utils.data.pixels import read_rgb
 from utils.measure.judges import DAMAGE, LIMITS
-from utils.measure.metrics import bootstrap_mean, markdown_table
+from utils.measure.metrics import bootstrap_mean
 from utils.report.figures import Grid, Plot, Series, save_plot
 from utils.report.page import Block, Section, Table, Text, write_report
+from utils.report.tables import Numbers, latex_table, markdown_table
 from utils.study.cells import CellResult, identity_seeds
 from utils.study.plan import Plan
 from utils.study.tables import (
     NOT_REACHED,
-    Numbers,
     Pool,
     cost_table,
     damage_table,
@@ -133,21 +133,6 @@ def scale_rows(results: Sequence[CellResult]) -> list[list[str]]:
             numbers = [f"{means[name]:z.6g}" if name in means else "" for name in rows[0][4:]]
             rows.append([result.label, result.dataset, str(result.seed), f"{scale:g}", *numbers])
     return rows
-
-
-def latex_table(numbers: Numbers) -> str:
-    r"""A tabular for LaTeX's booktabs package, all text escaped; first column to the left, others right."""
-    lines = [f"{' & '.join(map(escape_latex, row))} \\\\" for row in (numbers.header, *numbers.rows)]
-    columns = "l" + "r" * (len(numbers.header) - 1)
-    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", *body, "\\end{tabular}\n"])
-
-
-def escape_latex(text: str) -> str:
-    r"""Text that LaTeX sets as it is; [ is braced, for \\ takes one after it as its argument."""
-    special: dict[str, str | int | None] = {char: f"\\{char}" for char in "&%$#_{}"}
-    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
-    return text.translate(str.maketrans(special))
 
 
 def _introduction(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from utils.measure.metrics import bootstrap_mean
 from utils.measure.sliders import ROUNDING, correlations, free_sliders, matched_evenly, scale_at, usable_range
+from utils.report.tables import Numbers
 from utils.study.cells import CellResult
 from utils.study.plan import Plan
 
@@ -30,15 +31,6 @@ AT_ZERO = {
 }
 """What a measure is of an image and itself. PSNR is infinite there, and a direction is none."""
 WORKS = ("training", "generation")
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A table of ready-made cells, and what is to be said below it."""
-
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

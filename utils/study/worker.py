@@ -1,23 +1,18 @@
 """One cell of a comparison: trained unless it is, measured unless it was."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from tinyflux.judge import face_probe
-from utils.config.load import REPOSITORY
 from utils.config.runs import Run
 from utils.data.pairs import ImagePair, load_pairs
-from utils.measure.judges import Tools, build_judge, distance_measure, preservation_measures
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.measure.judges import Probe, Tools, build_judge, distance_measure, preservation_measures
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.study.cells import measure_cell
 from utils.study.plan import TEXT_METHOD, Cell, Plan
 from utils.training.claims import claimed, inputs_of
-
-sys.path.append(str(REPOSITORY / "slider_text"))
+from utils.training.sources import train_on_pairs, train_on_prompts
 
 
 @dataclass
@@ -29,12 +24,14 @@ class Workshop:
         flux: the base.
         embeds: of every prompt, the empty one among them.
         tools: the outside networks, or why they are not there.
+        probe_of: the probe for a dataset, where the judge is one.
     """
 
     plan: Plan
     flux: Flux
     embeds: Mapping[str, PromptEmbeds]
     tools: Tools
+    probe_of: Callable[[str], Probe]
     _pairs: dict[tuple[str, int], list[ImagePair]] = field(default_factory=dict)
     _inputs: dict[tuple[str, int], str] = field(default_factory=dict)
 
@@ -45,7 +42,7 @@ class Workshop:
         with claimed(run, inputs) as todo:
             if todo:
                 self._train(run, cell)
-        probe = face_probe(run.dataset) if run.config.judge == "probe" else None
+        probe = self.probe_of(run.dataset) if run.config.judge == "probe" else None
         measure_cell(
             cell,
             self.plan,
@@ -59,11 +56,10 @@ class Workshop:
         return cell.result_path
 
     def _train(self, run: Run, cell: Cell) -> None:
-        method: Any = import_module(run.config.python_name)
         if run.config.python_name == TEXT_METHOD:
-            method.train_run(run, self.flux, cell.prompts, self._embeds_of(cell))
+            train_on_prompts(run, self.flux, cell.prompts, self._embeds_of(cell))
         else:
-            method.train_run(run, self.flux, self._load(run, run.config.pair_count), self.embeds[""])
+            train_on_pairs(run, self.flux, self._load(run, run.config.pair_count), self.embeds[""])
 
     def _embeds_of(self, cell: Cell) -> dict[str, PromptEmbeds]:
         return {text: self.embeds[text] for prompt in cell.prompts for text in prompt.texts}

@@ -13,13 +13,14 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from utils.config.load import Config
+from utils.config.schema import Config
 from utils.data.pairs import ImagePair
+from utils.data.pixels import pixel_hash
 from utils.data.prompts import SliderPrompt
 from utils.flow.objectives import PairBatch, TextBatch
 from utils.flow.sampling import euler_sample
-from utils.lora.metadata import pixel_hash
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.models.velocity import FluxVelocity
 from utils.training.distributed import process_count, share
 

@@ -19,8 +19,7 @@ from utils.config.runs import RealRun, Run
 from utils.config.schema import AFTER_TRAINING
 from utils.data.prompts import SliderPrompt
 from utils.errors import UserError
-from utils.files import remove_unfinished, write_atomically
-from utils.folders import find_images
+from utils.files import find_images, remove_unfinished, write_atomically
 
 LOCK = ".lock"
 

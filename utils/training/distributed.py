@@ -25,8 +25,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from utils.errors import UserError
-from utils.lora.metadata import remember_base_hash
 from utils.models.flux1 import Flux
+from utils.models.identity import remember_base_hash
 from utils.models.parts import load_parts
 from utils.training.checkpoints import interruptible
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from PIL import Image
 
-from utils.config.load import Run
+from utils.config.runs import Run
+from utils.data.pixels import to_images
 from utils.flow.sampling import initial_noise, sweep
 from utils.generation.sweep import velocity_for
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
 from utils.models.velocity import FluxVelocity
-from utils.report.figures import Grid, draw_grid, to_images
+from utils.report.figures import Grid, draw_grid
 
 _TILE = 128  # pixels
 _SCALES = [0.0, 0.5, 1.0]  # where the study leaves them to a calibration that is not there yet

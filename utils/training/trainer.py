@@ -26,14 +26,18 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from utils.config.load import Config, Run, save_config
+from utils.config.load import save_config
+from utils.config.runs import Run
+from utils.config.schema import Config
 from utils.files import write_atomically
 from utils.flow.objectives import Objective
 from utils.lora.card import write_card
 from utils.lora.files import save_lora, save_reference
-from utils.lora.metadata import base_hash, training_metadata
+from utils.lora.metadata import training_metadata
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
-from utils.models.flux1 import Flux, PromptEmbeds
+from utils.models.base import PromptEmbeds
+from utils.models.flux1 import Flux
+from utils.models.identity import base_hash
 from utils.models.velocity import FluxVelocity
 from utils.records import recorded
 from utils.training.batches import Batches

@@ -1,0 +1,34 @@
+"""The command line of the scripts."""
+
+import argparse
+from collections.abc import Sequence
+
+
+def parse_args(
+    argv: Sequence[str] | None = None, description: str = "", training: bool = False
+) -> argparse.Namespace:
+    """Parse a script's command line into `c`, `dry_run` and `overrides`.
+
+    The overrides are key=value; --device and, for scripts that train, --resume become such.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--c", required=True, metavar="NAME", help="a study: the YAML of that name in config/"
+    )
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or N; the same as device=...")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
+    if training:
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with trainings that were stopped, from their last save",
+        )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
+    args = parser.parse_intermixed_args(argv)
+    if training and args.resume:
+        args.overrides.append("resume=1")
+    if args.device is not None:
+        args.overrides.append(f"device={args.device}")
+    return args
