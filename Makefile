@@ -24,6 +24,7 @@ test: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy utils
+	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -m "not slow"
 
 test-slow: $(READY)
