@@ -86,8 +86,11 @@ def software() -> dict[str, str]:
 
 @cache
 def project_version() -> str:
-    """As pyproject.toml has it."""
-    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    """As pyproject.toml has it; of an installed copy, as it was installed."""
+    project = REPOSITORY / "pyproject.toml"
+    if not project.is_file():
+        return version("pairedit")
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def _commit() -> str:
