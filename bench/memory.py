@@ -27,14 +27,15 @@ from bench.bases import FLUX_DEV, Shape, build_transformer, default_dtype
 from bench.options import parse
 from utils.config.schema import Config
 from utils.errors import run_cli
-from utils.flow.objectives import PairBatch, PairObjective, build_objective
+from utils.flow.objectives import Objective, PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.base import PromptEmbeds
 from utils.models.flux1 import Flux
 from utils.models.lora_layer import acting
 from utils.models.quantization import block_linears
-from utils.models.velocity import FluxVelocity
+from utils.models.velocity import FluxVelocity, PromptedVelocity
 from utils.report.tables import markdown_table
+from utils.training.methods import build_objective
 
 CPU = torch.device("cpu")
 BLOCK = 512  # bytes; what CUDA's allocator gives is a multiple
@@ -95,7 +96,8 @@ def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
         )
         model = FluxVelocity(flux, embeds, config.guidance_scale)
         objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
-        adapter, found["a training step"] = objective.saved, _train(model, config, objective, alive)
+        trained = PromptedVelocity(flux, {"": embeds}, config.guidance_scale)
+        adapter, found["a training step"] = objective.saved, _train(trained, config, objective, alive)
         with torch.no_grad():
             alive.peak = alive.now
             latents = _latents(config, config.batch_size_gen)
@@ -114,7 +116,7 @@ def _transformer(shape: Shape, config: Config, dtype: torch.dtype) -> Any:
     return transformer
 
 
-def _train(model: FluxVelocity, config: Config, objective: PairObjective, alive: Alive) -> int:
+def _train(model: PromptedVelocity, config: Config, objective: Objective[PairBatch], alive: Alive) -> int:
     """Most bytes of the second of two steps, the first of which makes the optimizer's state."""
     transformer = model.flux.transformer
     # fake tensors can't be moved in place; they are where they should be

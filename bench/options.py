@@ -12,9 +12,9 @@ from pathlib import Path
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.errors import UserError
-from utils.flow.objectives import OBJECTIVES
 from utils.machine import REPOSITORY
 from utils.models.families import TARGETS
+from utils.training.methods import METHODS
 
 TRAIN = REPOSITORY / "train"
 
@@ -47,7 +47,7 @@ class Options:
         Raises:
             UserError: for any fault in it; for a compiled transformer beside the reference.
         """
-        config = load_config(study, self.overrides, TRAIN / "config", OBJECTIVES, TARGETS)
+        config = load_config(study, self.overrides, TRAIN / "config", METHODS, TARGETS)
         if config.compile and not self.skip_reference:
             raise UserError("compile: expected 0 beside the reference, whose transformer it is too, found 1")
         return replace(config, datasets_folder=str(TRAIN / config.datasets_folder))

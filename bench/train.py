@@ -27,9 +27,10 @@ from bench.reference import ReferenceTraining
 from utils.config.runs import Run, expand_runs
 from utils.data.pairs import load_pairs
 from utils.errors import UserError, run_cli
-from utils.flow.objectives import PairBatch, build_objective
+from utils.flow.objectives import PairBatch
 from utils.models.flux1 import Flux
 from utils.training.batches import Batches, PairBatches
+from utils.training.methods import build_objective
 from utils.training.trainer import train
 
 WARM_UP = 3  # steps; the first allocates the optimizer's state
@@ -51,6 +52,11 @@ class Timed:
     def learned_from(self) -> list[dict[str, str]]:
         """As the batches say."""
         return self.batches.learned_from
+
+    @property
+    def prompt(self) -> str:
+        """As the batches say."""
+        return self.batches.prompt
 
     def draw(self, generator: torch.Generator) -> PairBatch:
         """The next batch."""
@@ -87,7 +93,7 @@ class Training:
             objective = build_objective(
                 config.python_name, config.cfg_eta, run.noise_scale, config.joint_passes
             )
-            train(run, self.flux, batches, objective, self.embeds)
+            train(run, self.flux, batches, objective, {"": self.embeds})
             lines = [json.loads(line) for line in run.log_path.read_text(encoding="utf-8").splitlines()]
         self.first_logged = lines[0]["step"]
         self.losses[OURS] = {name: lines[0][name] for name in ("content", "semantic")}

@@ -1,4 +1,4 @@
-"""Generate with trained text sliders: sweep scales and skips for every run of a study, as train/ does.
+"""Generate with trained text sliders: sweep scales and skips for every run of a config, as train/ does.
 
 python gen_image_script.py --c=slider_text
 python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=8
@@ -6,17 +6,16 @@ python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=
 
 from collections.abc import Sequence
 
-import _path  # noqa: F401
-
 from utils.errors import run_cli
 from utils.jobs.generate import generate_study
-from utils.jobs.prepare import prepare_sliders
-from utils.training.methods import TEXT_METHODS
+from utils.jobs.prepare import prepare
+from utils.training.methods import methods_from
+from utils.training.sources import SliderPrompts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
-    study, _ = prepare_sliders(argv, __doc__ or "", TEXT_METHODS)
+    study = prepare(argv, __doc__ or "", methods_from(SliderPrompts))
     return generate_study(study, "train_slider_text_script.py")
 
 

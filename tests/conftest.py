@@ -238,7 +238,12 @@ def command(
     name: str, *arguments: str, cwd: Path, python: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with options for Python itself; never on a GPU."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(TRAIN.parent),
+    }
     return subprocess.run(
         [sys.executable, *python, str(TRAIN / f"{name}.py"), *arguments],
         cwd=cwd,

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -27,7 +26,8 @@ from utils.records import read_record
 from utils.report.figures import Grid, draw_grid
 from utils.report.tables import markdown_table
 from utils.training.claims import claimed
-from utils.training.sources import train_on_photo
+from utils.training.sources import Photograph
+from utils.training.trainer import train_run
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ def measure_inversion(
     if inversion == "lora":
         for run, photo in zip(runs, photos, strict=True):
             resuming = replace(run, config=replace(run.config, resume=True))
-            with claimed(resuming, sha256(photo.pixels.numpy().tobytes()).hexdigest()) as todo:
+            source = Photograph(run.photograph, config.resolution, photo)
+            with claimed(resuming, source.fingerprint()) as todo:
                 if todo:
-                    train_on_photo(resuming, flux, photo, embeds[""])
+                    train_run(resuming, flux, source, embeds)
             training += read_record(run.record_path).seconds
     measured = []
     for number, (name, path) in enumerate(edits.items()):

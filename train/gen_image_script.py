@@ -1,4 +1,4 @@
-"""Generate with trained edits: sweep scales and skips for every run of a study, a captioned grid a seed.
+"""Generate with trained edits: sweep scales and skips for every run of a config, a captioned grid a seed.
 
 python gen_image_script.py --c=train_image
 python gen_image_script.py --c=train_image scales=-1,0,1 skips=[7,14] count_gen=8 prompt="photo of a woman"
@@ -6,17 +6,17 @@ python gen_image_script.py --c=train_image scales=-1,0,1 skips=[7,14] count_gen=
 
 from collections.abc import Sequence
 
-import _path  # noqa: F401
-
 from utils.errors import run_cli
 from utils.jobs.generate import generate_study
 from utils.jobs.prepare import prepare
-from utils.training.methods import PAIR_METHODS
+from utils.training.methods import methods_from
+from utils.training.sources import ImagePairs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
-    return generate_study(prepare(argv, __doc__ or "", PAIR_METHODS), "train_image_script.py")
+    study = prepare(argv, __doc__ or "", methods_from(ImagePairs))
+    return generate_study(study, "train_image_script.py")
 
 
 if __name__ == "__main__":

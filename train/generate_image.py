@@ -1,5 +1,8 @@
-"""One run's images: its LoRA alone, or several together, from step index `skip` on, at every slider scale."""
+"""The same as gen_image_script.py, under its other name."""
 
-from utils.generation.gallery import generate_run
+from gen_image_script import main
 
-__all__ = ["generate_run"]
+from utils.errors import run_cli
+
+if __name__ == "__main__":
+    run_cli(main)

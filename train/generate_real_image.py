@@ -1,5 +1,8 @@
-"""One photograph's edits: at every slider scale and skip, square and put back into the whole."""
+"""The same as gen_image_real_script.py, under its other name."""
 
-from utils.generation.gallery import generate_photo_run as generate_run
+from gen_image_real_script import main
 
-__all__ = ["generate_run"]
+from utils.errors import run_cli
+
+if __name__ == "__main__":
+    run_cli(main)

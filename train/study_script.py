@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import _path  # noqa: F401
-
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
@@ -24,10 +22,11 @@ from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
 from utils.jobs.prepare import CONFIG_FOLDER, Study, list_runs, load_base
 from utils.machine import check_writable, resolve_device, resolve_model_path
-from utils.study.plan import TEXT_METHOD, Cell, Plan, expand_cells, load_plan
-from utils.training.methods import PAIR_METHODS
+from utils.study.plan import Cell, Plan, expand_cells, load_plan
+from utils.training.methods import methods_from
+from utils.training.sources import ImagePairs, SliderPrompts
 
-METHODS = {**PAIR_METHODS, TEXT_METHOD: "text sliders, from the prompts of the dataset's name"}
+METHODS = methods_from(ImagePairs, SliderPrompts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in (cell.run for cell in cells)
     }
     check_writable(Path(plan.out))
-    _check_pairs([cell.run for cell in cells])
+    _check_sources(cells)
     todo = [cell for cell in cells if not done(cell, plan)]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
     outcomes: dict[str, Outcome] = {}
@@ -59,16 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
 
 
-def _check_pairs(runs: Sequence[Run]) -> None:
-    """Raise `UserError`, before hours of training, for pairs or attributes that are not there."""
+def _check_sources(cells: Sequence[Cell]) -> None:
+    """Raise `UserError`, before hours of training, for pairs, prompts or attributes that are not there."""
     from tinyflux.judge import attribute_of
-    from utils.data.pairs import load_pairs
+    from utils.study.worker import all_pairs
 
-    for run in {(run.dataset, run.config.pair_count): run for run in runs}.values():
+    for run in (cell.run for cell in cells):
         if run.config.judge == "probe":
             attribute_of(run.dataset)
-        folders = run.source_folder, run.target_folder
-        load_pairs(*folders, run.config.resolution, run.config.resize, run.config.pair_count)
+    for source in {source for cell in cells for source in (cell.source, all_pairs(cell.run))}:
+        source.read()
 
 
 def workshop(
@@ -88,17 +87,17 @@ def workshop(
     by_name = {cell.run.name: cell for cell in cells}
     config = runs[0].config
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
-    texts = [text for run in runs for prompt in by_name[run.name].prompts for text in prompt.texts]
+    texts = [text for run in runs for text in by_name[run.name].source.prompts]
     texts += [prompt for run in runs for prompt in prompts[run.name]]
     from tinyflux.judge import face_probe
     from utils.measure.judges import judge_lacks, load_tools
-    from utils.study.worker import Workshop
+    from utils.study.worker import StudyWorker
 
     tools = load_tools(config, resolve_device(config.device, warn=lambda line: None))  # load_base warns
     if lacking := judge_lacks(config, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
-    flux, embeds = load_base(Study(config, [], model_path, [], False), ["", *texts])
-    of_all = Workshop(plan, flux, embeds, tools, face_probe)
+    flux, embeds = load_base(Study(config, [], model_path, [], False), texts)
+    of_all = StudyWorker(plan, flux, embeds, tools, face_probe)
     return lambda run: of_all.work(by_name[run.name], prompts[run.name])
 
 

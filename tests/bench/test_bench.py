@@ -28,12 +28,12 @@ from utils.config.schema import Config
 from utils.data.pairs import load_pairs
 from utils.data.photos import load_photo
 from utils.errors import UserError
-from utils.flow.objectives import build_objective
 from utils.generation.sweep import edit_photo, sweep_images
 from utils.models.adapters import adapter_names
 from utils.models.flux1 import Flux
 from utils.models.velocity import FluxVelocity
 from utils.training.batches import PairBatches
+from utils.training.methods import build_objective
 from utils.training.trainer import train as train_run
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_the_reference_has_our_losses(mini_flux_loaded: Flux, tmp_path: Path) ->
     pairs = load_pairs(run.source_folder, run.target_folder, MINI_RESOLUTION)
     embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
     objective = build_objective("train_image", config.cfg_eta, run.noise_scale)
-    train_run(run, flux, PairBatches(flux, pairs, config), objective, embeds)
+    train_run(run, flux, PairBatches(flux, pairs, config), objective, {"": embeds})
     ours = [json.loads(line) for line in run.log_path.read_text().splitlines()]
     with closing(reference.ReferenceTraining(pipeline_of(flux), run)) as training:
         theirs = [training.step() for _ in ours]

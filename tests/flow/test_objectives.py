@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
@@ -13,30 +13,29 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.flow.mixes import Mix
-from utils.flow.objectives import (
-    OBJECTIVES,
-    ContentSemantic,
-    PairBatch,
-    TextBatch,
-    TextSlider,
-    build_objective,
-)
+from utils.flow.objectives import ContentSemantic, Objective, PairBatch, Pass, TextBatch, TextSlider
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
+from utils.training.methods import METHODS, build_objective
+from utils.training.sources import SliderPrompts
+
+IMAGE_METHODS = sorted(name for name, method in METHODS.items() if method.source is not SliderPrompts)
 
 
 class ToyModel:
-    """v = base x_t + sigma + the acting weights times x_t squared; records what acted at each call."""
+    """v = (0.5 + the prompt's) x_t + sigma + acting weights times x_t squared; records what acted when."""
 
     def __init__(self) -> None:
         self.weights = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in WEIGHTS.items()}
         self.mixes: tuple[Mix, ...] = ()
         self.calls: list[list[tuple[str, ...]]] = []
 
-    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, sigma: Tensor, prompts: Sequence[str] = ("",)) -> Tensor:
         mixes = self.mixes or (Mix(),)
         self.calls.append([tuple(mix.scales) for mix in mixes])
         parts = zip(mixes, x_t.chunk(len(mixes)), sigma.chunk(len(mixes)), strict=True)
-        return torch.cat([self._part(mix, x, level) for mix, x, level in parts])
+        velocity = torch.cat([self._part(mix, x, level) for mix, x, level in parts])
+        biases = torch.tensor([BIASES[prompt] for prompt in prompts])
+        return velocity + biases.repeat_interleave(len(x_t) // len(prompts))[:, None, None, None] * x_t
 
     def _part(self, mix: Mix, x_t: Tensor, sigma: Tensor) -> Tensor:
         total = 0.5 * x_t + sigma[:, None, None, None]
@@ -59,6 +58,7 @@ def losses_of(objective, model, batch) -> dict[str, Tensor]:
     return {name: loss for by_name in objective.losses(model, batch) for name, loss in by_name.items()}
 
 
+BIASES = {"": 0.0, "target": 0.0, "start": 0.1, "positive": 0.7, "negative": -0.4}
 WEIGHTS = {"content": 0.25, "semantic": -0.75, "inversion": 0.5}
 
 
@@ -177,7 +177,7 @@ def _independent(name, source, target, sigma, noise, eta, beta):
 
 
 @pytest.mark.parametrize("joint", [True, False])
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"train_image"}))
+@pytest.mark.parametrize("name", sorted({*IMAGE_METHODS} - {"train_image"}))
 def test_other_methods_match_their_formulas(batch, name, joint):
     eta, beta = 4.0, 3.0
     expected = _independent(name, *_numpy(batch), eta, beta)
@@ -190,7 +190,7 @@ def test_other_methods_match_their_formulas(batch, name, joint):
     assert model.mixes == ()
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_only_the_adapter_in_training_gets_gradients(batch, name):
     objective, model = build_objective(name, 4.0, 1.0, joint=False), ToyModel()
     trained = {"positive": "semantic", "negative": "semantic"}
@@ -205,7 +205,7 @@ def test_only_the_adapter_in_training_gets_gradients(batch, name):
             assert changed == (adapter == trained.get(loss_name, loss_name))
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_passes_together_give_the_gradients_of_passes_apart(batch, name):
     gradients = []
     for joint in (True, False):
@@ -221,32 +221,15 @@ def test_passes_together_give_the_gradients_of_passes_apart(batch, name):
         torch.testing.assert_close(together[adapter], apart[adapter])
 
 
-class PromptedModel(ToyModel):
-    """Adds a constant for its prompt; shares weights with the others."""
-
-    def __init__(self, parent: ToyModel, bias: float) -> None:
-        super().__init__()
-        self.weights, self.bias, self.parent = parent.weights, bias, parent
-
-    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        self.mixes = self.parent.mixes
-        return super().__call__(x_t, sigma) + self.bias * x_t
-
-    def adapters(self, *args, **kwargs):
-        return self.parent.adapters(*args, **kwargs)
-
-
 @pytest.mark.parametrize("eta", [2.0, -2.0])
 def test_text_slider_matches_its_formula(batch, eta):
-    parent = ToyModel()
-    prompts = {"target": 0.0, "start": 0.1, "positive": 0.7, "negative": -0.4}
-    models = {name: PromptedModel(parent, bias) for name, bias in prompts.items()}
-    drawn = TextBatch(batch.source, batch.sigma, eta=eta, **models)
-    ((name, loss),) = losses_of(TextSlider(), parent, drawn).items()
+    model, names = ToyModel(), ("target", "start", "positive", "negative")
+    drawn = TextBatch(batch.source, batch.sigma, *names, eta)
+    ((name, loss),) = losses_of(TextSlider(), model, drawn).items()
 
     x_t, sigma = batch.source.numpy(), batch.sigma.numpy()[:, None, None, None]
     start, positive, negative = (
-        _velocity(x_t, sigma) + prompts[name] * x_t for name in ("start", "positive", "negative")
+        _velocity(x_t, sigma) + BIASES[name] * x_t for name in ("start", "positive", "negative")
     )
     velocity_target = start + eta * (positive - negative)
     for image in range(2):
@@ -254,10 +237,33 @@ def test_text_slider_matches_its_formula(batch, eta):
     expected = np.mean((_velocity(x_t, sigma, semantic=1) - velocity_target) ** 2)
     assert (name, loss.item()) == ("semantic", pytest.approx(expected, rel=1e-5))
     loss.backward()
-    assert parent.weights["semantic"].grad is not None
+    assert model.weights["semantic"].grad is not None
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+class Weighted(Objective):
+    """Two passes, each with a prompt and a weight of its own."""
+
+    adapters = ("semantic",)
+    saved = "semantic"
+
+    def passes(self, model, batch):
+        mix = Mix({"semantic": 1.0}, train=("semantic",))
+        inputs = mix, batch.source, batch.sigma, batch.noise
+        return [Pass("edit", *inputs, ("positive",)), Pass("prior", *inputs, ("start", "negative"), 0.25)]
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_pass_has_its_own_prompts_and_weight(batch, joint):
+    model, (source, _, sigma, noise) = ToyModel(), _numpy(batch)
+    losses = losses_of(Weighted(joint=joint), model, batch)
+    plain, bias = _velocity(source, sigma, semantic=1), np.array([0.1, -0.4])[:, None, None, None]
+    assert losses["edit"].item() == pytest.approx(np.mean((plain + 0.7 * source - noise) ** 2), rel=1e-5)
+    prior = 0.25 * np.mean((plain + bias * source - noise) ** 2)
+    assert losses["prior"].item() == pytest.approx(prior, rel=1e-5)
+    assert len(model.calls) == (1 if joint else 2)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_objective_saves_an_adapter_it_trains(name):
     objective = build_objective(name, 4.0, 1.0)
     assert objective.saved in objective.adapters

@@ -9,11 +9,12 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.conftest import MINI_SEQUENCE_LENGTH
-from utils.flow.objectives import PairBatch, build_objective
+from utils.flow.objectives import PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.compiling import compile_blocks
 from utils.models.flux1 import Flux
-from utils.models.velocity import FluxVelocity
+from utils.models.velocity import FluxVelocity, PromptedVelocity
+from utils.training.methods import build_objective
 
 BACKEND = "aot_eager"  # traces forward and backward as inductor does, and needs no C++ compiler
 
@@ -48,7 +49,8 @@ def batch_of(seed: int) -> PairBatch:
 
 def step(model: FluxVelocity, seed: int, joint: bool) -> list[torch.Tensor]:
     """A training step's gradients."""
-    for losses in build_objective("train_image", 4.0, 1.0, joint).losses(model, batch_of(seed)):
+    prompted = PromptedVelocity(model.flux, {"": model.embeds}, model.guidance_scale)
+    for losses in build_objective("train_image", 4.0, 1.0, joint).losses(prompted, batch_of(seed)):
         sum(losses.values()).backward()
     weights = [
         weight

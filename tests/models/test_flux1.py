@@ -10,11 +10,12 @@ import torch
 
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from utils.errors import UserError
-from utils.flow.objectives import PairBatch, build_objective
+from utils.flow.objectives import PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.base import PromptEmbeds
 from utils.models.flux1 import image_ids, load_flux, pack_latents, unpack_latents
-from utils.models.velocity import FluxVelocity
+from utils.models.velocity import FluxVelocity, PromptedVelocity
+from utils.training.methods import build_objective
 
 PROMPTS = ["an old man with glasses", "a smiling cat"]
 
@@ -203,7 +204,7 @@ def test_objective_trains_each_adapter_through_the_real_model(mini_flux_loaded, 
     flux = mini_flux_loaded
     for name in ("content", "semantic"):
         add_adapter(flux.transformer, name, 2, 1)
-    model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    model = PromptedVelocity(flux, {"": flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)}, 3.5)
     batch = PairBatch(latents, latents.flip(1), torch.tensor([0.3, 0.6]), torch.ones_like(latents))
     for losses in build_objective("train_image", 4.0, 1.0).losses(model, batch):
         sum(losses.values()).backward()

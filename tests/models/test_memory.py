@@ -58,7 +58,7 @@ def test_a_run_out_of_memory_is_a_failed_run_with_advice(script, monkeypatch) ->
     def train_run(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("utils.training.sources.train_on_pairs", train_run)
+    monkeypatch.setattr("utils.training.trainer.train_run", train_run)
     status, _, errors = script("train_image_script", "--c=mini")
     assert status == 2
     assert errors.count(f"out of memory with base=mini; {PLAIN}") == 2

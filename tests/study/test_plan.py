@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.training.sources import ImagePairs, SliderPrompts
 from utils.errors import UserError
 from utils.study.plan import Plan, expand_cells, load_plan
 
@@ -56,7 +57,7 @@ def test_cells_are_the_product_of_the_axes(folder: Path) -> None:
     assert [cell.run.config.lr == 0.5 for cell in cells] == [False] * 8 + [True] * 2
     assert len({cell.run.folder for cell in cells}) == 10
     assert {cell.run.folder.parts[:2] for cell in cells} == {("output", "study")}
-    assert [len(cell.prompts) for cell in cells] == [0] * 8 + [1] * 2
+    assert [type(cell.source) for cell in cells] == [ImagePairs] * 8 + [SliderPrompts] * 2
 
 
 def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:

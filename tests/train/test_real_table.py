@@ -83,7 +83,7 @@ def test_a_portraits_lora_is_trained_once(table: Script, monkeypatch: pytest.Mon
         return json.loads(Path("output/eval/real/table.json").read_text())["rows"]
 
     before = measure()
-    monkeypatch.setattr("tinyflux.portraits.train_on_photo", None)
+    monkeypatch.setattr("tinyflux.portraits.train_run", None)
     joint = measure("inversion_rule=joint")
     assert [row["inversion"] for row in joint] == ["lora, joint"] * 2
     assert joint[0]["training_seconds"] == before[0]["training_seconds"] > 0

@@ -134,14 +134,14 @@ def test_a_judge_without_weights_is_told_before_training(compare: Callable) -> N
 def test_a_failing_cell_is_reported_and_the_others_go_on(
     compare: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_on_pairs = worker.train_on_pairs
+    train_run = worker.train_run
 
     def fails(run: Run, *rest: object) -> object:
         if run.config.python_name == "train_image_sliders":
             raise FloatingPointError("positive loss is nan")
-        return train_on_pairs(run, *rest)
+        return train_run(run, *rest)
 
-    monkeypatch.setattr(worker, "train_on_pairs", fails)
+    monkeypatch.setattr(worker, "train_run", fails)
     status, _, err = compare("methods=[train_image,train_image_sliders]", "noise_scales={}")
     assert status == 1
     assert "failed: age_vtrain_image_sliders" in err

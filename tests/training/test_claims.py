@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from utils.config.load import save_config
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
-from utils.data.prompts import SliderPrompt
 from utils.errors import UserError
-from utils.training.claims import claimed, inputs_of
+from utils.training.claims import claimed
 
 INPUTS = "abc"
 
@@ -119,21 +117,3 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
             pass
         other.kill()  # and a killed one holds nothing
     assert train(run)
-
-
-def test_inputs_are_what_the_files_hold_not_what_they_are_called(tmp_path: Path) -> None:
-    run = make_run(tmp_path, datasets_folder=str(tmp_path / "sets"))
-    for side in (run.source_folder, run.target_folder):
-        side.mkdir(parents=True)
-        for name in "ab":
-            Image.new("RGB", (4, 4), (ord(name), len(side.name), 0)).save(side / f"{name}.png")
-    whole = inputs_of(run)
-    first = inputs_of(make_run(tmp_path, datasets_folder=str(tmp_path / "sets"), pair_count=1))
-    assert first != whole
-    (run.source_folder / "b.png").rename(run.source_folder / "c.png")
-    (run.target_folder / "b.png").rename(run.target_folder / "c.png")
-    assert inputs_of(run) == whole
-    Image.new("RGB", (4, 4), (1, 2, 3)).save(run.target_folder / "c.png")
-    assert inputs_of(run) != whole
-    prompts = [SliderPrompt("person", "old", "young", "person", "enhance", 2.0, 0, 1)]
-    assert inputs_of(run, prompts) not in (whole, inputs_of(run))

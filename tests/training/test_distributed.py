@@ -257,7 +257,7 @@ def test_interrupted_in_one_all_stop_after_the_same_step_and_go_on(site: Path, l
     assert (run_folder(site) / "state.pt").is_file()
     statuses, outputs = launch(2, "--resume")
     assert statuses == [0, 0], outputs
-    assert "going on from step 4" in outputs[0]
+    assert "resuming from step 4" in outputs[0]
     found = weights(site)
     assert all(found[key].equal(expected[key]) for key in expected)
     assert not (run_folder(site) / "state.pt").exists()

@@ -21,8 +21,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import _path  # noqa: F401
-
 from tinyflux.judge import face_probe
 from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs

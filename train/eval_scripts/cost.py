@@ -17,14 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _path  # noqa: F401
-
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.jobs.measure import folder_of
 from utils.jobs.prepare import list_runs, prepare
 from utils.machine import check_writable
-from utils.training.methods import PAIR_METHODS
+from utils.training.methods import methods_from
+from utils.training.sources import ImagePairs
 
 COLUMNS = ("run", "work", "seconds", "count", "per second", "peak GiB", "device")
 
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = parser.parse_known_args(argv)
-    study = prepare(study_arguments, __doc__ or "", PAIR_METHODS)
+    study = prepare(study_arguments, __doc__ or "", methods_from(ImagePairs))
     if study.dry_run:
         list_runs(study.runs, lambda run: {"record": run.record_path})
         return 0

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import _path  # noqa: F401
-
 from tinyflux.judge import face_probe
 from utils.errors import UserError, run_cli
 from utils.files import find_images

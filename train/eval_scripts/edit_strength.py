@@ -12,8 +12,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import _path  # noqa: F401
-
 from tinyflux.judge import face_probe
 from utils.errors import run_cli
 from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale

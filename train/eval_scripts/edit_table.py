@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import _path  # noqa: F401
-
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import check_loras, choose_prompts
 from utils.jobs.prepare import list_runs, load_base, prepare, run_all
 from utils.machine import check_writable
-from utils.training.methods import PAIR_METHODS
+from utils.training.methods import methods_from
+from utils.training.sources import ImagePairs
 
 if TYPE_CHECKING:
     from tinyflux.edits import Reader
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure every run and write the results; the exit status as in `run_all`."""
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _options(argv)
-    study = prepare(study_arguments, __doc__ or "", PAIR_METHODS)
+    study = prepare(study_arguments, __doc__ or "", methods_from(ImagePairs))
     if study.config.use_trained_lora_path and len(study.config.trained_lora_path) > 1:
         raise UserError("trained_lora_path: expected one LoRA to measure, found several")
     if study.dry_run:

@@ -7,8 +7,6 @@ python eval_scripts/preservation.py --c=train_image --at 0=before --at 1=after -
 
 from collections.abc import Sequence
 
-import _path  # noqa: F401
-
 from tinyflux.judge import face_probe
 from utils.errors import run_cli
 from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale

@@ -24,20 +24,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _path  # noqa: F401
-
 from utils.config.schema import INVERSIONS
 from utils.errors import UserError, nearest, run_cli
 from utils.jobs.prepare import load_base, prepare
 from utils.machine import check_writable
-from utils.training.methods import PHOTO_METHODS
+from utils.training.methods import methods_from
+from utils.training.sources import Photograph
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the table; 0 as the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _options(argv)
-    study = prepare(study_arguments, __doc__ or "", PHOTO_METHODS)
+    study = prepare(study_arguments, __doc__ or "", methods_from(Photograph))
     edits = _edits(options.edit)
     if not study.config.scales:
         raise UserError("scales: expected numbers, found auto, which differs from edit to edit")

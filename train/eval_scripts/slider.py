@@ -15,8 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import _path  # noqa: F401
-
 from tinyflux.judge import face_probe
 from utils.errors import UserError, run_cli
 from utils.files import find_images

@@ -1,36 +1,41 @@
-"""Training objectives: one class a method, one call signature, a registry. torch only.
+"""Training objectives: one class a method, one call signature.
 
 An objective never asks what the model is: any `VelocityModel` will do, so a test can pass a few lines of
-arithmetic. A new method is one class below and one line in OBJECTIVES.
+arithmetic. A new method is one class below and one row in utils/training/methods.py.
 
 x_t is made from the source in every loss that does not say otherwise, and source and target share the noise.
+Equation numbers are those of the paper, arXiv 2506.07992.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
-import torch
-from torch import Tensor, no_grad
-from torch.nn import functional
-
-from utils.errors import UserError, nearest
 from utils.flow.mixes import Mix
-from utils.flow.schedules import ContentPreserving, RectifiedFlow, Schedule
+from utils.flow.schedules import Schedule
 
-Losses = Generator[dict[str, Tensor], None, None]
+if TYPE_CHECKING:  # the methods' rows are read by every command at once; torch is there when one trains
+    from torch import Tensor
+
+Losses = Generator[dict[str, "Tensor"], None, None]
 """Scalar losses by name, those of one graph at a time; see `Objective.losses`."""
+
+EMPTY = ("",)
+"""The empty prompt, for all of a batch."""
 
 
 class VelocityModel(Protocol):
-    """A model of the velocity with named adapters."""
+    """A model of the velocity under prompts, with named adapters."""
 
-    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """Velocity (B, C, h, w) at x_t (B, C, h, w) and sigma (B,), with the adapters now active."""
+    def __call__(self, x_t: Tensor, sigma: Tensor, prompts: Sequence[str] = EMPTY) -> Tensor:
+        """Velocity (B, C, h, w) at x_t (B, C, h, w) and sigma (B,), with the adapters now active.
+
+        Each of len(prompts) equal parts of the batch goes under its own prompt.
+        """
         ...
 
     def adapters(self, *mixes: Mix) -> AbstractContextManager[None]:
@@ -61,34 +66,62 @@ class TextBatch:
     Attributes:
         x_t: (B, C, h, w), the base model's own, on its way to an image of the target prompt.
         sigma: (B,) in [0, 1], where it has come to.
-        target, start, positive, negative: the model under each of the prompts; see `TextSlider`.
+        target, start, positive, negative: prompts; see `TextSlider`.
         eta: strength of the guidance along positive - negative; negative to erase.
     """
 
     x_t: Tensor
     sigma: Tensor
-    target: VelocityModel
-    start: VelocityModel
-    positive: VelocityModel
-    negative: VelocityModel
+    target: str
+    start: str
+    positive: str
+    negative: str
     eta: float
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of the model and what it is to predict.
+
+    Attributes:
+        name: of its loss, weight || v(x_t; mix, prompts) - velocity ||^2, mean over elements.
+        mix: the adapters that act, and which of them learns.
+        x_t: (B, C, h, w); sigma: (B,).
+        velocity: the target (B, C, h, w).
+        prompts: one for all of the batch, or one for each of as many equal parts.
+        weight: of the loss in the step's sum.
+    """
+
+    name: str
+    mix: Mix
+    x_t: Tensor
+    sigma: Tensor
+    velocity: Tensor
+    prompts: Sequence[str] = EMPTY
+    weight: float = 1.0
 
 
 Batch = TypeVar("Batch", contravariant=True)
 
 
-class Objective(Protocol[Batch]):
-    """What a training step minimises."""
+@dataclass(frozen=True)
+class Objective(ABC, Generic[Batch]):
+    """A method: a class that says what a step's forward passes are to predict.
 
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Names of the adapters it trains."""
-        ...
+    Attributes:
+        adapters: names of the adapters it trains.
+        saved: the one of them that is the result.
+        joint: all passes as one batch, which is faster and needs the memory of all at once; otherwise one
+            after the other. The gradients are the same.
+    """
 
-    @property
-    def saved(self) -> str:
-        """The one of them that is the result."""
-        ...
+    joint: bool = field(default=True, kw_only=True)
+    adapters: ClassVar[tuple[str, ...]]
+    saved: ClassVar[str]
+
+    @abstractmethod
+    def passes(self, model: VelocityModel, batch: Batch) -> list[Pass]:
+        """The forward passes of a step; `model` is there for targets that are predictions themselves."""
 
     def losses(self, model: VelocityModel, batch: Batch) -> Losses:
         """Yields scalar losses by name, those that share a graph together.
@@ -97,63 +130,46 @@ class Objective(Protocol[Batch]):
         for the next: gradient checkpointing then recomputes under the same adapters, and only one graph is
         alive.
         """
-        ...
+        import torch
 
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward pass of the model and what it is to predict.
-
-    Attributes:
-        name: of its loss, || v(x_t; mix) - velocity ||^2, mean over elements.
-        mix: the adapters that act, and which of them learns.
-        x_t: (B, C, h, w); sigma: (B,).
-        velocity: the target (B, C, h, w).
-    """
-
-    name: str
-    mix: Mix
-    x_t: Tensor
-    sigma: Tensor
-    velocity: Tensor
-
-
-@dataclass(frozen=True)
-class PairObjective(ABC):
-    """A method that learns from image pairs: a class that says what a step's forward passes are to predict.
-
-    Attributes:
-        schedule: gives x_t and the velocity.
-        joint: all passes as one batch, which is faster and needs the memory of all at once; otherwise one
-            after the other. The gradients are the same.
-    """
-
-    schedule: Schedule
-    joint: bool = field(default=True, kw_only=True)
-    adapters: ClassVar[tuple[str, ...]]
-    saved: ClassVar[str]
-
-    @abstractmethod
-    def passes(self, batch: PairBatch) -> list[Pass]:
-        """The forward passes of a step."""
-
-    def losses(self, model: VelocityModel, batch: PairBatch) -> Losses:
-        """Yields the losses of the passes, by their names; see `Objective.losses`."""
-        passes = self.passes(batch)
+        passes = self.passes(model, batch)
         for together in [passes] if self.joint else [[one] for one in passes]:
             x_t = torch.cat([one.x_t for one in together])
             sigma = torch.cat([one.sigma for one in together])
             with model.adapters(*(one.mix for one in together)):
-                velocities = model(x_t, sigma).chunk(len(together))
+                velocities = model(x_t, sigma, _prompts_of(together)).chunk(len(together))
                 yield {
-                    one.name: _mean_squared_error(velocity, one.velocity)
+                    one.name: one.weight * mean_squared_error(velocity, one.velocity)
                     for one, velocity in zip(together, velocities, strict=True)
                 }
+
+
+def _prompts_of(passes: Sequence[Pass]) -> Sequence[str]:
+    """The prompts of passes that go as one batch: one if it is the same for all, else one an image."""
+    if len({tuple(one.prompts) for one in passes}) == 1 and len(passes[0].prompts) == 1:
+        return passes[0].prompts
+    return [prompt for one in passes for prompt in _one_an_image(one)]
+
+
+def _one_an_image(one: Pass) -> list[str]:
+    """A pass's prompts, each as often as its part has images."""
+    return [prompt for prompt in one.prompts for _ in range(len(one.x_t) // len(one.prompts))]
 
 
 _CONTENT = Mix({"content": 1.0}, train=("content",))
 _SEMANTIC = Mix({"semantic": 1.0}, train=("semantic",))
 _SEMANTIC_ON_CONTENT = Mix({"content": 1.0, "semantic": 1.0}, train=("semantic",))
+
+
+@dataclass(frozen=True)
+class PairObjective(Objective["PairBatch"]):
+    """A method that learns from image pairs.
+
+    Attributes:
+        schedule: gives x_t and the velocity.
+    """
+
+    schedule: Schedule
 
 
 @dataclass(frozen=True)
@@ -174,7 +190,7 @@ class ContentSemantic(PairObjective):
     adapters: ClassVar[tuple[str, ...]] = ("content", "semantic")
     saved: ClassVar[str] = "semantic"
 
-    def passes(self, batch: PairBatch) -> list[Pass]:
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
         """ "content", then "semantic"."""
         x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
         velocity = self.schedule.velocity(batch.source, batch.noise)
@@ -199,7 +215,7 @@ class SemanticAlone(PairObjective):
     adapters: ClassVar[tuple[str, ...]] = ("semantic",)
     saved: ClassVar[str] = "semantic"
 
-    def passes(self, batch: PairBatch) -> list[Pass]:
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
         """ "semantic"."""
         x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
         velocity = self.schedule.velocity(batch.source, batch.noise)
@@ -219,7 +235,7 @@ class TargetReconstruction(PairObjective):
     adapters: ClassVar[tuple[str, ...]] = ("content", "semantic")
     saved: ClassVar[str] = "semantic"
 
-    def passes(self, batch: PairBatch) -> list[Pass]:
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
         """ "content", then "semantic"."""
 
         def of(x_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,7 +260,7 @@ class ImageSlider(PairObjective):
     adapters: ClassVar[tuple[str, ...]] = ("semantic",)
     saved: ClassVar[str] = "semantic"
 
-    def passes(self, batch: PairBatch) -> list[Pass]:
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
         """ "positive", then "negative"."""
         return [
             Pass(
@@ -269,7 +285,7 @@ class Reconstruction(PairObjective):
     adapters: ClassVar[tuple[str, ...]] = ("inversion",)
     saved: ClassVar[str] = "inversion"
 
-    def passes(self, batch: PairBatch) -> list[Pass]:
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
         """ "inversion"."""
         x_t = self.schedule.add_noise(batch.source, batch.noise, batch.sigma)
         velocity = self.schedule.velocity(batch.source, batch.noise)
@@ -278,7 +294,7 @@ class Reconstruction(PairObjective):
 
 
 @dataclass(frozen=True)
-class TextSlider:
+class TextSlider(Objective["TextBatch"]):
     """Text sliders: what lies between two prompts, learned from the base model alone.
 
     velocity_target = v(start) + eta (v(positive) - v(negative))         without adapters
@@ -292,52 +308,24 @@ class TextSlider:
     adapters: ClassVar[tuple[str, ...]] = ("semantic",)
     saved: ClassVar[str] = "semantic"
 
-    def losses(self, model: VelocityModel, batch: TextBatch) -> Losses:
-        """Yields {"semantic": loss}; see `Objective.losses`. It calls the batch's own models, not `model`."""
-        with batch.target.adapters(), no_grad():
-            v_start = batch.start(batch.x_t, batch.sigma)
-            v_positive = batch.positive(batch.x_t, batch.sigma)
-            v_negative = batch.negative(batch.x_t, batch.sigma)
+    def passes(self, model: VelocityModel, batch: TextBatch) -> list[Pass]:
+        """ "semantic", under the target prompt."""
+        import torch
+
+        with model.adapters(), torch.no_grad():
+            v_start = model(batch.x_t, batch.sigma, [batch.start])
+            v_positive = model(batch.x_t, batch.sigma, [batch.positive])
+            v_negative = model(batch.x_t, batch.sigma, [batch.negative])
+
         velocity_target = v_start + batch.eta * (v_positive - v_negative)
         velocity_target = velocity_target * (_norm(v_positive) / _norm(velocity_target))
-        with batch.target.adapters(_SEMANTIC):
-            velocity = batch.target(batch.x_t, batch.sigma)
-            yield {"semantic": _mean_squared_error(velocity, velocity_target)}
+        return [Pass("semantic", _SEMANTIC, batch.x_t, batch.sigma, velocity_target, [batch.target])]
 
 
-# python_name -> its objective, of eta and beta
-OBJECTIVES: dict[str, Callable[[float, float], PairObjective]] = {
-    "train_image": lambda eta, beta: ContentSemantic(ContentPreserving(beta), eta),
-    "train_image_wocontent": lambda eta, beta: SemanticAlone(ContentPreserving(beta), eta),
-    "train_image_wocfg": lambda eta, beta: TargetReconstruction(ContentPreserving(beta)),
-    "train_image_fm": lambda eta, beta: ContentSemantic(RectifiedFlow(), eta),
-    "train_image_sliders": lambda eta, beta: ImageSlider(RectifiedFlow()),
-    "train_image_real": lambda eta, beta: Reconstruction(RectifiedFlow()),
-}
-
-
-def build_objective(python_name: str, eta: float, noise_scale: float, joint: bool = True) -> PairObjective:
-    """The objective of a method that learns from images.
-
-    Args:
-        python_name: a key of OBJECTIVES.
-        eta: guidance direction strength, `cfg_eta`.
-        noise_scale: beta of the content-preserving schedule, one of `noise_scales`.
-        joint: whether a step's passes go through the model together.
-
-    Raises:
-        UserError: for an unknown method, naming those there are.
-    """
-    if python_name not in OBJECTIVES:
-        raise UserError(
-            f"python_name: expected one of {', '.join(OBJECTIVES)}, "
-            f"found {python_name}{nearest(python_name, OBJECTIVES)}"
-        )
-    return replace(OBJECTIVES[python_name](eta, noise_scale), joint=joint)
-
-
-def _mean_squared_error(velocity_pred: Tensor, velocity_target: Tensor) -> Tensor:
+def mean_squared_error(velocity_pred: Tensor, velocity_target: Tensor) -> Tensor:
     """In float32 whatever the model computes in: bfloat16 would round the loss to two digits."""
+    from torch.nn import functional
+
     return functional.mse_loss(velocity_pred.float(), velocity_target.float())
 
 

@@ -6,12 +6,11 @@ Convention: sigma in [0, 1], 1 = noise; velocity = d x_t / d sigma. torch only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # see utils/flow/objectives.py
+    from torch import Tensor
 
 
 class Schedule(Protocol):
@@ -62,12 +61,6 @@ class ContentPreserving:
         return self.beta * noise
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "content_preserving": ContentPreserving,
-    "rectified_flow": RectifiedFlow,
-}
-
-
 def shift_mu(
     image_seq_len: int,
     base_shift: float = 0.5,
@@ -107,6 +100,8 @@ def shifted_sigmas(
     Raises:
         ValueError: if N < 1.
     """
+    import torch
+
     if num_inference_steps < 1:
         raise ValueError(f"num_inference_steps must be at least 1, found {num_inference_steps}")
     exp_mu = math.exp(shift_mu(image_seq_len, base_shift, max_shift, base_seq, max_seq))

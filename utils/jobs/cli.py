@@ -1,6 +1,7 @@
 """The command line of the scripts."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 
@@ -32,3 +33,8 @@ def parse_args(
     if args.device is not None:
         args.overrides.append(f"device={args.device}")
     return args
+
+
+def with_method(argv: Sequence[str] | None, python_name: str) -> list[str]:
+    """Arguments (None: the process's own) that choose a method, over what the YAML says."""
+    return [*(sys.argv[1:] if argv is None else argv), f"python_name={python_name}"]

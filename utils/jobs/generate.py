@@ -1,6 +1,11 @@
-"""The images of a study's runs, whatever they were trained on: checks, the base once, a sweep a run."""
+"""What every command that generates does: checks, the base once, a sweep for each run or photograph."""
 
-from utils.generation.prompts_and_seeds import check_loras, choose_prompts, choose_seeds
+from __future__ import annotations
+
+from pathlib import Path
+
+from utils.config.runs import RealRun, expand_real_runs
+from utils.generation.prompts_and_seeds import check_loras, check_semantic_lora, choose_prompts, choose_seeds
 from utils.jobs.prepare import Study, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
 from utils.machine import check_writable
@@ -40,3 +45,43 @@ def generate_study(study: Study, train_script: str) -> int:
         lambda run: generate_run(run, flux, seeds, prompts[run.name], embeds),
         f"each seed's grid is SEED.png in there, beginning with {seeds[0]}.png",
     )
+
+
+def generate_photographs(study: Study, train_script: str) -> int:
+    """Edit every photograph of a study, or list what would be for a dry run.
+
+    Args:
+        study: what to edit, and how.
+        train_script: the script that trains inversion LoRAs, to say when one is missing.
+
+    Returns:
+        The exit status as in `run_all`.
+
+    Raises:
+        UserError: before any model is loaded, for a LoRA, photograph or prompts file that is missing or a
+            folder that cannot be written.
+    """
+    runs = expand_real_runs(study.config)
+    if study.dry_run:
+        list_runs(runs, lambda run: {"photo": run.photograph, "images": run.seeds_folder})
+        return 0
+    check_semantic_lora(study.config)
+    runs = [with_scales(run, [Path(study.config.semantic_lora_path)]) for run in runs]
+    if study.config.inversion == "lora":
+        check_loras(runs, study.command(train_script))
+    seeds = choose_seeds(study.config)
+    prompts = {run.name: choose_prompts(run, seeds) for run in runs}
+
+    # here, so that the checks above come at once
+    from utils.generation.gallery import generate_photo_run
+    from utils.training.sources import Photograph
+
+    photos = {run.name: Photograph.of(run).photo for run in runs}
+    for run in runs:
+        check_writable(run.seeds_folder)
+    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+
+    def edit_one(run: RealRun) -> Path:
+        return generate_photo_run(run, flux, photos[run.name], seeds, prompts[run.name], embeds)
+
+    return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")

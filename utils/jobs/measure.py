@@ -18,7 +18,8 @@ from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
 from utils.jobs.prepare import Study, list_runs, prepare
 from utils.machine import check_writable, resolve_device
-from utils.training.methods import PAIR_METHODS
+from utils.training.methods import methods_from
+from utils.training.sources import ImagePairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +87,7 @@ def measure_images(
     """
     argv = sys.argv[1:] if argv is None else argv
     options, study_arguments = _parser().parse_known_args(argv)
-    study = prepare(study_arguments, description + OPTIONS, PAIR_METHODS)
+    study = prepare(study_arguments, description + OPTIONS, methods_from(ImagePairs))
     if (options.images or options.at) and len(study.runs) > 1:
         raise UserError(
             f"--images, --at: expected a study of one run, found {len(study.runs)}; name one dataset"

@@ -6,27 +6,25 @@ misspelt key or a missing file is told at once, and a dry run is instant.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config.load import load_config
-from utils.config.runs import Run, expand_runs
+from utils.config.runs import Run
 from utils.config.schema import Config
-from utils.config.yaml_files import find_yaml
-from utils.data.prompts import SliderPrompt, load_slider_prompts
 from utils.errors import UserError
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
-from utils.machine import check_writable, resolve_device, resolve_model_path
+from utils.machine import REPOSITORY, resolve_device, resolve_model_path
 from utils.models.families import TARGETS
-from utils.training.claims import claimed
+from utils.training.methods import method_of
 
 if TYPE_CHECKING:
-    from utils.data.pairs import ImagePair
     from utils.models.base import PromptEmbeds
     from utils.models.flux1 import Flux
 
@@ -38,7 +36,7 @@ class Study:
     """A study as the command line gave it, read and checked, with its runs."""
 
     config: Config
-    runs: list[Run]
+    runs: Sequence[Run]
     model_path: str
     arguments: list[str]
     dry_run: bool
@@ -66,12 +64,12 @@ def prepare(
     """
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
-    if not CONFIG_FOLDER.is_dir():
-        raise UserError(f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}")
+    enter_config_folder()
     config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, TARGETS)
+    given = {override.partition("=")[0] for override in args.overrides}
     return Study(
         config=config,
-        runs=expand_runs(config),
+        runs=method_of(config.python_name).source.runs(config, given),
         model_path=resolve_model_path(config.pretrained_model_name_or_path),
         arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
         dry_run=args.dry_run,
@@ -79,39 +77,22 @@ def prepare(
     )
 
 
-def prepare_sliders(
-    argv: Sequence[str] | None, description: str, methods: Mapping[str, str], training: bool = False
-) -> tuple[Study, dict[str, list[SliderPrompt]]]:
-    """Read a text-slider script's command line, its study, and datasets_folder/DATASET.yaml for each dataset.
+def enter_config_folder() -> None:
+    """Go to the folder of the script that runs, the one with config/ in it, unless there is one here.
 
-    The eta of a text slider is its prompt file's guidance_scale. It becomes the cfg_eta of the dataset's
-    runs, over what the base and the study's YAML give, so that names and saved configs tell the truth.
-
-    Args:
-        argv, description, methods, training: as in `prepare`.
-
-    Returns:
-        The study, and the prompts of each dataset.
+    So a command works from the repository as from its own folder; paths are relative to the latter.
 
     Raises:
-        UserError: as `prepare`; for a prompt file that is missing or at fault; for another cfg_eta on the
-            command line.
-        SystemExit: as `prepare`.
+        UserError: where there is neither.
     """
-    study = prepare(argv, description, methods, training)
-    config = study.config
-    paths = {name: find_yaml(Path(config.datasets_folder), name, "datasets") for name in config.datasets}
-    prompts = {name: load_slider_prompts(path) for name, path in paths.items()}
-    etas = {name: float(of_file[0].guidance_scale) for name, of_file in prompts.items()}
-    if any(argument.startswith("cfg_eta=") for argument in study.arguments):
-        for name, eta in etas.items():
-            if eta != config.cfg_eta:
-                raise UserError(
-                    f"command line: cfg_eta: expected {eta}, the guidance_scale in {paths[name]}, "
-                    f"found {config.cfg_eta}; a text slider's eta is set there"
-                )
-    runs = [replace(run, config=replace(run.config, cfg_eta=etas[run.dataset])) for run in study.runs]
-    return replace(study, runs=runs), prompts
+    if CONFIG_FOLDER.is_dir():
+        return
+    for folder in Path(sys.argv[0]).resolve().parents:
+        if folder.is_relative_to(REPOSITORY) and (folder / CONFIG_FOLDER).is_dir():
+            print(f"in {folder}, which paths are relative to", flush=True)
+            os.chdir(folder)
+            return
+    raise UserError(f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}")
 
 
 def check_hub(runs: Sequence[Run]) -> None:
@@ -120,33 +101,13 @@ def check_hub(runs: Sequence[Run]) -> None:
         raise UserError(f"push_to_hub: expected a study of one run, found {len(runs)}")
 
 
-def list_runs(runs: Sequence[Run], paths: Callable[[Run], Mapping[str, object]]) -> None:
+def list_runs(runs: Sequence[AnyRun], paths: Callable[[AnyRun], Mapping[str, object]]) -> None:
     """Print each run with its paths by what they are: a dry run."""
     print(f"{len(runs)} {_runs(runs)}, dry run: nothing is read or written")
     for run in runs:
         print(run.name)
         for what, path in paths(run).items():
             print(f"  {what:9} {path}")
-
-
-def load_runs_pairs(runs: Iterable[Run]) -> dict[str, list[ImagePair]]:
-    """Read the pairs of every run, by dataset, and check that every run's folder can be written.
-
-    Raises:
-        UserError: for the first fault, before any folder is made if it is in the pairs.
-    """
-    from utils.data.pairs import load_pairs
-
-    pairs = {}
-    for run in runs:
-        if run.dataset not in pairs:
-            pairs[run.dataset] = load_pairs(
-                *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
-                run.config.pair_count,
-            )
-    for run in runs:
-        check_writable(run.folder)
-    return pairs
 
 
 def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, PromptEmbeds]]:
@@ -190,31 +151,6 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     if config.compile:
         compile_blocks(transformer)
     return flux, embeds
-
-
-def claiming(train: Callable[[AnyRun], object], inputs: Mapping[str, str]) -> Callable[[AnyRun], Path]:
-    """The work of training a run that is not trained yet, and uploading it; see `claimed` and `attempt`.
-
-    With several processes, a fault that is not all processes' own ends everything.
-
-    Args:
-        train: trains one.
-        inputs: hash of what each run learns from, by its name, as it was when it was read.
-    """
-
-    from utils.training.distributed import entered_by_main, on_main, shared_faults
-
-    def work(run: AnyRun) -> Path:
-        with shared_faults(), entered_by_main(claimed(run, inputs[run.name])) as todo:
-            if todo:
-                train(run)
-        if run.config.push_to_hub:
-            from utils.lora.card import push_to_hub
-
-            print(on_main(push_to_hub, run), flush=True)
-        return run.weights_path()
-
-    return work
 
 
 def run_all(

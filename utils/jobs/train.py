@@ -1,58 +1,86 @@
-"""The workshops that train: what their runs share is loaded once, the base above all; see `launch`."""
+"""What every command that trains does: read and check, load the base once, train every run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from utils.config.runs import RealRun, Run
-from utils.data.prompts import SliderPrompt
-from utils.jobs.prepare import Study, claiming, load_base
-
-if TYPE_CHECKING:
-    from utils.data.pairs import ImagePair
-    from utils.data.photos import Photo
+from utils.config.runs import Run
+from utils.jobs.launch import launch
+from utils.jobs.prepare import Study, check_hub, list_runs, load_base, prepare
+from utils.machine import check_writable
+from utils.training.methods import method_of
+from utils.training.sources import Source, shared
 
 
-def pairs_workshop(
-    study: Study, pairs: Mapping[str, Sequence[ImagePair]], inputs: Mapping[str, str], runs: Sequence[Run]
+def train_command(
+    argv: Sequence[str] | None, description: str, methods: Mapping[str, str], following: str
+) -> int:
+    """Train every run that a command line asks for.
+
+    Args:
+        argv: arguments, None for the process's own.
+        description: of the script, for --help.
+        methods: those that it trains, python_name -> what it is.
+        following: the script that comes next and what it is given beside the same arguments.
+
+    Returns:
+        The exit status as in `run_all`.
+
+    Raises:
+        UserError: for any fault in the config or in what is to be learned, before anything heavy is loaded.
+    """
+    study = prepare(argv, description, methods, training=True)
+    runs = study.runs
+    check_hub(runs)
+    sources = shared({run.name: method_of(run.config.python_name).source.of(run) for run in runs})
+    if study.dry_run:
+        list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)})
+        return 0
+
+    # The fingerprints first: a file replaced meanwhile is then another one's next time.
+    fingerprints = {name: source.fingerprint() for name, source in sources.items()}
+    for source in sources.values():
+        source.read()
+    for run in runs:
+        check_writable(run.folder)
+
+    script, *arguments = following.split(maxsplit=1)
+    closing = " ".join(["next:", study.command(script), *arguments])
+    return launch(runs, partial(training_worker, study, sources, fingerprints), closing)
+
+
+def training_worker(
+    study: Study, sources: Mapping[str, Source], fingerprints: Mapping[str, str], runs: Sequence[Run]
 ) -> Callable[[Run], Path]:
-    """Load the base; gives what trains any of `runs`, on its dataset's pairs; `inputs` as of `claiming`."""
-    flux, embeds = load_base(study, [""])
-    from utils.training.sources import train_on_pairs
+    """Load the base; gives what trains any of `runs` unless it is trained, and uploads it; see `claimed`.
 
-    def train_one(run: Run) -> None:
-        train_on_pairs(run, flux, pairs[run.dataset], embeds[""])
+    With several processes, a fault that is not all processes' own ends everything.
 
-    return claiming(train_one, inputs)
+    Args:
+        study: the base and the machine.
+        sources: what each run learns from, by its name.
+        fingerprints: of the sources, as they were when they were read.
+        runs: those to be done in this process.
+    """
+    flux, embeds = load_base(study, [prompt for run in runs for prompt in sources[run.name].prompts])
+    from utils.training.claims import claimed
+    from utils.training.distributed import entered_by_main, on_main, shared_faults
+    from utils.training.trainer import train_run
+
+    def work(run: Run) -> Path:
+        with shared_faults(), entered_by_main(claimed(run, fingerprints[run.name])) as todo:
+            if todo:
+                train_run(run, flux, sources[run.name], embeds)
+        if run.config.push_to_hub:
+            from utils.lora.card import push_to_hub
+
+            print(on_main(push_to_hub, run), flush=True)
+        return run.weights_path()
+
+    return work
 
 
-def photos_workshop(
-    study: Study, photos: Mapping[str, Photo], inputs: Mapping[str, str], runs: Sequence[RealRun]
-) -> Callable[[RealRun], Path]:
-    """Load the base; gives what trains any of `runs`, on its photograph; `inputs` as of `claiming`."""
-    flux, embeds = load_base(study, [""])
-    from utils.training.sources import train_on_photo
-
-    def train_one(run: RealRun) -> None:
-        train_on_photo(run, flux, photos[run.name], embeds[""])
-
-    return claiming(train_one, inputs)
-
-
-def prompts_workshop(
-    study: Study,
-    prompts: Mapping[str, Sequence[SliderPrompt]],
-    inputs: Mapping[str, str],
-    runs: Sequence[Run],
-) -> Callable[[Run], Path]:
-    """Load the base; gives what trains any of `runs`, on its dataset's prompts; `inputs` as of `claiming`."""
-    texts = [text for run in runs for prompt in prompts[run.dataset] for text in prompt.texts]
-    flux, embeds = load_base(study, texts)
-    from utils.training.sources import train_on_prompts
-
-    def train_one(run: Run) -> None:
-        train_on_prompts(run, flux, prompts[run.dataset], embeds)
-
-    return claiming(train_one, inputs)
+def _written(run: Run) -> dict[str, Path]:
+    return {"weights": run.weights_path(), "reference": run.reference_path()}

@@ -20,7 +20,8 @@ _CARD = """---
 
 # {title}
 
-A LoRA for {base_model} {purpose} Learned with PairEdit's `{method}`.
+A LoRA for {base_model} {purpose} Learned with PairEdit's `{method}`
+({about}).
 
 ```python
 from diffusers import FluxPipeline
@@ -87,6 +88,7 @@ def card(file: str, metadata: Mapping[str, str]) -> str:
         base_hash=metadata["base_hash"],
         title=metadata["ss_output_name"],
         method=metadata["method"],
+        about=metadata["about"],
         file=file,
         skips=config["skips"],
         steps=config["num_inference_steps"],

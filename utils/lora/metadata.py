@@ -24,7 +24,12 @@ BASE_MODEL, BASE_HASH = "base_model", "base_hash"
 
 
 def training_metadata(
-    run: Run, transformer: nn.Module, learned_from: list[dict[str, str]], step: int, processes: int = 1
+    run: Run,
+    transformer: nn.Module,
+    learned_from: list[dict[str, str]],
+    step: int,
+    processes: int = 1,
+    about: str = "",
 ) -> dict[str, str]:
     """The header of a run's LoRA after `step` steps.
 
@@ -34,12 +39,14 @@ def training_metadata(
         learned_from: as `Batches` says.
         step: optimizer steps done.
         processes: that trained together, each on batch_size samples a step.
+        about: the method, in a sentence.
     """
     config = run.config
     own: dict[str, Any] = {
         BASE_MODEL: config.pretrained_model_name_or_path,
         BASE_HASH: base_hash(transformer),
         "method": config.python_name,
+        "about": about,
         "learned_from": learned_from,
         "rank": config.rank,
         "alpha": config.alpha,

@@ -16,8 +16,37 @@ from utils.models.flux1 import Flux
 
 
 @dataclass(frozen=True)
+class PromptedVelocity:
+    """A Flux with guidance fixed, under prompts by their text: the `VelocityModel` of utils.flow.objectives.
+
+    Attributes:
+        flux: the base.
+        embeds: of every prompt that is asked for.
+        guidance_scale: FLUX's distilled guidance.
+    """
+
+    flux: Flux
+    embeds: Mapping[str, PromptEmbeds]
+    guidance_scale: float
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, prompts: Sequence[str] = ("",)) -> Tensor:
+        """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,), with the adapters now active.
+
+        Each of len(prompts) equal parts of the batch goes under its own prompt.
+        """
+        own = [self.embeds[prompt] for prompt in prompts]
+        size = len(x_t) // len(own)
+        embeds = own[0] if len(own) == 1 else PromptEmbeds.joined([each.expand(size) for each in own])
+        return self.flux.predict_velocity(x_t, sigma, embeds, self.guidance_scale)
+
+    def adapters(self, *mixes: Mix) -> AbstractContextManager[None]:
+        """See `use_mixes`."""
+        return use_mixes(self.flux.transformer, mixes)
+
+
+@dataclass(frozen=True)
 class FluxVelocity:
-    """A Flux with prompt and guidance fixed: the `VelocityModel` of utils.flow.objectives, and for sampling.
+    """A Flux with prompt and guidance fixed, for sampling.
 
     Attributes:
         flux: the base.

@@ -28,7 +28,6 @@ from utils.models.base import PromptEmbeds
 from utils.models.flux1 import Flux
 from utils.records import Record, read_record, recorded
 from utils.study.plan import Cell, Plan
-from utils.training.claims import inputs_of
 
 DIGITS = 6
 EDITION = 2
@@ -104,7 +103,7 @@ def _that_matter(config: dict[str, Any]) -> dict[str, Any]:
 def done(cell: Cell, plan: Plan) -> bool:
     """Whether the cell was measured with these very settings before."""
     try:
-        now = made_with(cell, plan, inputs_of(cell.run, cell.prompts))
+        now = made_with(cell, plan, cell.source.fingerprint())
         then = CellResult.load(cell.result_path).made_with
         config = asdict(Config()) | then["config"]  # a key that is newer than the result was at its default
         return {**then, "config": _that_matter(config)} == now

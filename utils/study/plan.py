@@ -17,13 +17,10 @@ from utils.config.load import layer_config, parse_overrides, read_mapping
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import KEYS, coerce
 from utils.config.yaml_files import find_yaml
-from utils.data.prompts import SliderPrompt, load_slider_prompts
 from utils.errors import UserError, nearest
+from utils.training.methods import METHODS
+from utils.training.sources import Source
 
-TEXT_METHOD = "slider_text"
-
-_WITH_BETA = ("train_image", "train_image_wocontent", "train_image_wocfg")
-_WITH_ETA = ("train_image", "train_image_wocontent", "train_image_fm")
 _MADE = {
     *("python_name", "datasets", "noise_scales", "pair_count", "train_start", "train_count"),
     *("output_folder", "config_name"),
@@ -66,12 +63,12 @@ class Cell:
 
     Attributes:
         run: names, paths, settings.
-        prompts: of a text slider's cell, else none.
+        source: what it learns from.
         label: the method and whichever of beta, eta and number of pairs the plan varies.
     """
 
     run: Run
-    prompts: Sequence[SliderPrompt]
+    source: Source
     label: str
 
     @property
@@ -129,35 +126,38 @@ def expand_cells(plan: Plan, config_dir: Path) -> list[Cell]:
     """
     cells = []
     for method, dataset in product(plan.methods, plan.datasets):
-        prompts = _prompts(plan, dataset) if method == TEXT_METHOD else []
         _check_settings(plan, method)
+        counts = plan.pairs if METHODS[method].source.counted else [0]
         betas: Sequence[float | None] = plan.noise_scales.get(method, [None])
-        etas: Sequence[float | None] = (
-            [prompts[0].guidance_scale] if prompts else plan.etas.get(method, [None])
-        )
-        counts = [0] if prompts else plan.pairs
+        etas: Sequence[float | None] = plan.etas.get(method, [None])
+
         for beta, eta, count, seed in product(betas, etas, counts, range(1, plan.seeds + 1)):
             varied = {"beta": (beta, len(betas) > 1), "eta": (eta, len(etas) > 1)}
-            label = ", ".join(
-                [method, *(f"{key} {value:g}" for key, (value, shown) in varied.items() if shown)]
-            )
-            if len(counts) > 1:
-                label += f", {count or 'all'} pairs"
+            parts = [method, *(f"{key} {value:g}" for key, (value, shown) in varied.items() if shown)]
+            parts += [f"{count or 'all'} pairs"] if len(counts) > 1 else []
             own = {"python_name": method, "datasets": [dataset], "train_start": seed, "pair_count": count}
             own |= {} if beta is None else {"noise_scales": [beta]}
             own |= {} if eta is None else {"cfg_eta": eta}
             own |= {"output_folder": plan.out, "config_name": f"{count}pairs" if count else "allpairs"}
-            layers = {
-                "settings": plan.settings,
-                f"method_settings, {method}": plan.method_settings.get(method, {}),
-                "plan": own,
-            }
-            (run,) = expand_runs(layer_config(layers, config_dir))
-            cells.append(Cell(run, prompts, label))
+            cells.append(_cell(plan, own, config_dir, ", ".join(parts)))
+
     folders = [cell.run.folder for cell in cells]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"plan: expected a name for each cell, found {twice[0].name} twice")
     return cells
+
+
+def _cell(plan: Plan, own: Mapping[str, Any], config_dir: Path, label: str) -> Cell:
+    """The cell of some settings, over those of the plan."""
+    method = own["python_name"]
+    layers = {
+        "settings": plan.settings,
+        f"method_settings, {method}": plan.method_settings.get(method, {}),
+        "plan": dict(own),
+    }
+    (run,) = expand_runs(layer_config(layers, config_dir))
+    source = METHODS[method].source.of(run, Path(plan.text_prompts))
+    return Cell(source.settled(run), source, label)
 
 
 def _check_settings(plan: Plan, method: str) -> None:
@@ -167,13 +167,10 @@ def _check_settings(plan: Plan, method: str) -> None:
         raise UserError(f"settings: expected no {made[0]}, which the plan makes of its own keys")
     if shared := sorted(_SHARED & own.keys()):
         raise UserError(f"method_settings, {method}: expected no {shared[0]}, which all cells share")
-    for key, methods in (("noise_scales", _WITH_BETA), ("etas", _WITH_ETA)):
+    for key, knows in (("noise_scales", "beta"), ("etas", "eta")):
+        methods = [name for name, row in METHODS.items() if knows in row.knows]
         if method in getattr(plan, key) and method not in methods:
             raise UserError(f"{key}: expected some of {', '.join(methods)}, found {method}, which knows none")
-
-
-def _prompts(plan: Plan, dataset: str) -> list[SliderPrompt]:
-    return load_slider_prompts(find_yaml(Path(plan.text_prompts), dataset, "text_prompts"))
 
 
 def _typed(values: Mapping[str, Any], path: Path) -> tuple[Plan | None, list[str]]:

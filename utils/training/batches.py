@@ -35,6 +35,11 @@ class Batches(Protocol[Drawn]):
         """What they are drawn from, for the header of the LoRA's file: names and hashes, or prompts."""
         ...
 
+    @property
+    def prompt(self) -> str:
+        """That under which pictures are drawn while it trains."""
+        ...
+
     def draw(self, generator: Generator) -> Drawn:
         """The next batch."""
         ...
@@ -42,6 +47,8 @@ class Batches(Protocol[Drawn]):
 
 class PairBatches:
     """Batches of cached latents, drawn with replacement; step indices uniform in start_step..end_step."""
+
+    prompt = ""
 
     def __init__(self, flux: Flux, pairs: Sequence[ImagePair], config: Config) -> None:
         self.learned_from = [
@@ -70,11 +77,13 @@ class TextBatches:
     ) -> None:
         keys = ("target", "positive", "unconditional", "neutral", "action")
         self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
-        self.flux, self.prompts, self.config = flux, prompts, config
+        self.flux, self.prompts, self.embeds, self.config = flux, prompts, embeds, config
+        self.prompt = prompts[0].target
         sides = {(prompt.resolution or config.resolution) // 8 for prompt in prompts}
         self.sigmas = {side: flux.sigmas(config.num_inference_steps, side, side) for side in sides}
-        self.models = {
-            text: FluxVelocity(flux, embedding, config.guidance_scale) for text, embedding in embeds.items()
+        self.targets = {
+            prompt.target: FluxVelocity(flux, embeds[prompt.target], config.guidance_scale)
+            for prompt in prompts
         }
 
     def draw(self, generator: Generator) -> TextBatch:
@@ -86,14 +95,14 @@ class TextBatches:
         shape = (self.flux.latent_channels, side, side)
         noise = torch.randn(prompt.batch_size * process_count(), *shape, generator=generator)
         noise = sent(noise[share(prompt.batch_size)], self.flux.device)
-        sigmas, target = self.sigmas[side], self.models[prompt.target]
+        sigmas, model = self.sigmas[side], self.targets[prompt.target]
         return TextBatch(
-            x_t=euler_sample(target.scaled({}), noise, sigmas, 0, step),
+            x_t=euler_sample(model.scaled({}), noise, sigmas, 0, step),
             sigma=sigmas[step].expand(prompt.batch_size),
-            target=target,
-            start=self.models[prompt.neutral],
-            positive=self.models[prompt.positive],
-            negative=self.models[prompt.unconditional],
+            target=prompt.target,
+            start=prompt.neutral,
+            positive=prompt.positive,
+            negative=prompt.unconditional,
             eta=prompt.eta,
         )
 

@@ -87,6 +87,17 @@ class Learner:
     generator: Generator
     base: str
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All weights, adapter by adapter."""
+        return [weight for own in self.weights.values() for weight in own]
+
+    def step(self) -> None:
+        """Take a step by the gradients that are there."""
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+
 
 def take_checkpoint(learner: Learner, step: int, seconds: float, means: Mapping[str, float]) -> Checkpoint:
     """The state of a training now, on the CPU."""

@@ -6,30 +6,20 @@ what is done is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from utils.config.load import read_config, save_config
-from utils.config.runs import RealRun, Run
+from utils.config.runs import Run
 from utils.config.schema import AFTER_TRAINING
-from utils.data.prompts import SliderPrompt
 from utils.errors import UserError
-from utils.files import find_images, remove_unfinished, write_atomically
+from utils.files import remove_unfinished, write_atomically
 
 LOCK = ".lock"
-
-
-def inputs_of(run: Run, prompts: Sequence[SliderPrompt] = ()) -> str:
-    """A hash of what a run learns from: a text slider's prompts, or the content of its images' files."""
-    digest = sha256(repr(list(prompts)).encode())
-    for path in [] if prompts else _image_paths(run):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -41,7 +31,7 @@ def claimed(run: Run, inputs: str) -> Iterator[bool]:
 
     Args:
         run: what is to be trained.
-        inputs: `inputs_of` it.
+        inputs: the fingerprint of its source.
 
     Yields:
         Whether there is anything to train.
@@ -113,14 +103,3 @@ def _move_aside(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}_old{number}")).exists():
         number += 1
     return folder.rename(aside)
-
-
-def _image_paths(run: Run) -> list[Path]:
-    if isinstance(run, RealRun):
-        return [run.photograph]
-    folders = run.source_folder, run.target_folder
-    return [
-        path
-        for folder in folders
-        for path in list(find_images(folder).values())[: run.config.pair_count or None]
-    ]

@@ -1,45 +1,264 @@
-"""Training a run on what it learns from: image pairs, one photograph, or slider prompts."""
+"""What runs learn from: image pairs, one photograph, slider prompts. A new source is one class here.
 
-from collections.abc import Mapping, Sequence
+A source says where its files lie from the start and reads them when first asked, so that a command can list,
+hash and check them before anything heavy is loaded. Equal sources are read once, see `shared`.
+"""
 
-from utils.config.runs import RealRun, Run
-from utils.data.pairs import ImagePair
-from utils.data.photos import Photo
-from utils.data.prompts import SliderPrompt
-from utils.flow.objectives import TextSlider, build_objective
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
-from utils.training.batches import PairBatches, TextBatches
-from utils.training.trainer import TrainResult, train
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from utils.config.runs import RealRun, Run, expand_real_runs, expand_runs
+from utils.config.schema import Config
+from utils.config.yaml_files import find_yaml
+from utils.data.prompts import SliderPrompt, load_slider_prompts
+from utils.errors import UserError
+from utils.files import find_images
+
+if TYPE_CHECKING:
+    from utils.data.pairs import ImagePair
+    from utils.data.photos import Photo
+    from utils.models.base import PromptEmbeds
+    from utils.models.flux1 import Flux
+    from utils.training.batches import Batches
 
 
-def train_on_pairs(run: Run, flux: Flux, pairs: Sequence[ImagePair], embeds: PromptEmbeds) -> TrainResult:
-    """Train one run on its pairs, by its method, under the embedding of the empty prompt."""
-    config = run.config
-    objective = build_objective(config.python_name, config.cfg_eta, run.noise_scale, config.joint_passes)
-    return train(run, flux, PairBatches(flux, pairs, config), objective, embeds)
+class Source(ABC):
+    """What a run learns from.
 
-
-def train_on_photo(run: RealRun, flux: Flux, photo: Photo, embeds: PromptEmbeds) -> TrainResult:
-    """Train one run on its photograph, under the embedding of the empty prompt."""
-    objective = build_objective(
-        "train_image_real", run.config.cfg_eta, run.noise_scale, run.config.joint_passes
-    )
-    path = run.photograph
-    alone = ImagePair(path.stem, photo.pixels, photo.pixels, path, path)
-    return train(run, flux, PairBatches(flux, [alone], run.config), objective, embeds)
-
-
-def train_on_prompts(
-    run: Run, flux: Flux, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds]
-) -> TrainResult:
-    """Train one run on its prompts, each time under the target prompt of the entry drawn.
-
-    Args:
-        run: names, paths, settings.
-        flux: the base model.
-        prompts: the entries of the run's prompt file.
-        embeds: of all their texts.
+    Attributes:
+        kind: in words, for tables.
+        counted: whether pair_count says how much of it is learned from.
+        prompts: every text that the base is to encode for it.
     """
-    batches = TextBatches(flux, prompts, embeds, run.config)
-    return train(run, flux, batches, TextSlider(), embeds[prompts[0].target])
+
+    kind: ClassVar[str]
+    counted: ClassVar[bool] = False
+    prompts: Sequence[str] = ("",)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
+        """The source of a run.
+
+        Args:
+            run: names and settings.
+            prompts_folder: where prompt files lie, if not in the run's datasets_folder.
+        """
+
+    @classmethod
+    def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
+        """The runs of a config's sweep; `given` are the keys that the command line gave."""
+        return expand_runs(config)
+
+    @abstractmethod
+    def paths(self) -> dict[str, Path]:
+        """Where it lies on disk, by what it is."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of what is learned; another one means another training."""
+
+    @abstractmethod
+    def read(self) -> None:
+        """Read it, unless it was; raises `UserError` for whatever is wrong with it."""
+
+    @abstractmethod
+    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+        """What a training step draws; `embeds` are those of its prompts."""
+
+    def settled(self, run: Run) -> Run:
+        """The run with what the source itself sets."""
+        return run
+
+
+@dataclass(frozen=True)
+class ImagePairs(Source):
+    """Images before and after an edit, in two folders, matched by file stem; see `load_pairs`."""
+
+    kind: ClassVar[str] = "image pairs"
+    counted: ClassVar[bool] = True
+    source_folder: Path
+    target_folder: Path
+    resolution: int
+    resize: str = "error"
+    count: int = 0
+
+    @classmethod
+    def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
+        """See `Source.of`."""
+        config = run.config
+        folders = run.source_folder, run.target_folder
+        return cls(*folders, config.resolution, config.resize, config.pair_count)
+
+    def paths(self) -> dict[str, Path]:
+        """See `Source.paths`."""
+        return {"source": self.source_folder, "target": self.target_folder}
+
+    def fingerprint(self) -> str:
+        """Of the files' content."""
+        folders = self.source_folder, self.target_folder
+        paths = [list(find_images(folder).values())[: self.count or None] for folder in folders]
+        return _hash_of([], [path for in_folder in paths for path in in_folder])
+
+    @cached_property
+    def pairs(self) -> list[ImagePair]:
+        """The pairs' pixels."""
+        from utils.data.pairs import load_pairs
+
+        folders = self.source_folder, self.target_folder
+        return load_pairs(*folders, self.resolution, self.resize, self.count)
+
+    def read(self) -> None:
+        """See `Source.read`."""
+        _ = self.pairs
+
+    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+        """Latents of pairs."""
+        from utils.training.batches import PairBatches
+
+        return PairBatches(flux, self.pairs, config)
+
+
+@dataclass(frozen=True)
+class Photograph(Source):
+    """One photograph.
+
+    Attributes:
+        path: its file.
+        resolution: pixels a side of the square that is learned.
+        pixels: in place of the file, for a picture that was never in one.
+    """
+
+    kind: ClassVar[str] = "one photograph"
+    path: Path
+    resolution: int
+    pixels: Photo | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
+        """See `Source.of`."""
+        if not isinstance(run, RealRun):
+            raise TypeError(f"expected the run of a photograph, found {run.name}")
+        return cls(run.photograph, run.config.resolution)
+
+    @classmethod
+    def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[RealRun]:
+        """One a photograph."""
+        return expand_real_runs(config)
+
+    def paths(self) -> dict[str, Path]:
+        """See `Source.paths`."""
+        return {"photo": self.path}
+
+    def fingerprint(self) -> str:
+        """Of the file's content, or of the pixels in its place."""
+        if self.pixels is not None:
+            return sha256(self.pixels.pixels.numpy().tobytes()).hexdigest()
+        return _hash_of([], [self.path])
+
+    @cached_property
+    def photo(self) -> Photo:
+        """The photograph, whole and as the square that is learned."""
+        from utils.data.photos import load_photo
+
+        return self.pixels or load_photo(self.path, self.resolution)
+
+    def read(self) -> None:
+        """See `Source.read`."""
+        _ = self.photo
+
+    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+        """Latents of the photograph, as a pair of itself."""
+        from utils.data.pairs import ImagePair
+        from utils.training.batches import PairBatches
+
+        square = self.photo.pixels
+        return PairBatches(flux, [ImagePair(self.path.stem, square, square, self.path, self.path)], config)
+
+
+@dataclass(frozen=True)
+class SliderPrompts(Source):
+    """The prompts of a text slider, a YAML file; its guidance_scale is the run's cfg_eta."""
+
+    kind: ClassVar[str] = "two prompts"
+    path: Path
+
+    @classmethod
+    def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
+        """See `Source.of`; raises `UserError` for a file that is not there."""
+        if prompts_folder is not None:
+            return cls(find_yaml(prompts_folder, run.dataset, "text_prompts"))
+        return cls(find_yaml(Path(run.config.datasets_folder), run.dataset, "datasets"))
+
+    @classmethod
+    def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
+        """With the eta of each file, so that names and saved configs tell the truth.
+
+        Raises:
+            UserError: for a prompt file that is missing or at fault; for another cfg_eta on the command line.
+        """
+        found = [(run, cls.of(run)) for run in expand_runs(config)]
+        for _, source in found:
+            if "cfg_eta" in given and source.eta != config.cfg_eta:
+                raise UserError(
+                    f"command line: cfg_eta: expected {source.eta}, the guidance_scale in {source.path}, "
+                    f"found {config.cfg_eta}; a text slider's eta is set there"
+                )
+        return [source.settled(run) for run, source in found]
+
+    @cached_property
+    def entries(self) -> list[SliderPrompt]:
+        """The entries of the file."""
+        return load_slider_prompts(self.path)
+
+    @property
+    def eta(self) -> float:
+        """Strength of the guidance, the same in all entries."""
+        return float(self.entries[0].guidance_scale)
+
+    @property
+    def prompts(self) -> Sequence[str]:  # type: ignore[override]
+        """All texts of all entries."""
+        return [text for entry in self.entries for text in entry.texts]
+
+    def settled(self, run: Run) -> Run:
+        """With cfg_eta as the file says."""
+        return replace(run, config=replace(run.config, cfg_eta=self.eta))
+
+    def paths(self) -> dict[str, Path]:
+        """See `Source.paths`."""
+        return {"prompts": self.path}
+
+    def fingerprint(self) -> str:
+        """Of the entries, however the file lays them out."""
+        return _hash_of(self.entries, [])
+
+    def read(self) -> None:
+        """See `Source.read`."""
+        _ = self.entries
+
+    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+        """The base's own half-made images."""
+        from utils.training.batches import TextBatches
+
+        return TextBatches(flux, self.entries, embeds, config)
+
+
+def shared(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The same sources, equal ones as one object, which is read once."""
+    known: dict[Source, Source] = {}
+    return {name: known.setdefault(source, source) for name, source in sources.items()}
+
+
+def _hash_of(prompts: Sequence[SliderPrompt], files: Sequence[Path]) -> str:
+    digest = sha256(repr(list(prompts)).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
