@@ -27,7 +27,7 @@ from bench.bases import FLUX_DEV, Shape, build_transformer, default_dtype
 from bench.options import parse
 from utils.config.schema import Config
 from utils.errors import run_cli
-from utils.flow.objectives import Objective, PairBatch
+from utils.flow.passes import Objective, PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.base import PromptEmbeds
 from utils.models.flux1 import Flux

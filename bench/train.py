@@ -27,7 +27,7 @@ from bench.reference import ReferenceTraining
 from utils.config.runs import Run, expand_runs
 from utils.data.pairs import load_pairs
 from utils.errors import UserError, run_cli
-from utils.flow.objectives import PairBatch
+from utils.flow.passes import PairBatch
 from utils.models.flux1 import Flux
 from utils.training.batches import Batches, PairBatches
 from utils.training.methods import build_objective

@@ -26,14 +26,13 @@ from utils.study.plan import Cell, Plan, expand_cells, load_plan
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs, SliderPrompts
 
-METHODS = methods_from(ImagePairs, SliderPrompts)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the plan; the exit status as in `run_all`."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = _parser().parse_intermixed_args(argv)
-    plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, METHODS)
+    methods = methods_from(ImagePairs, SliderPrompts)
+    args = _parser(methods).parse_intermixed_args(argv)
+    plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, methods)
     cells = expand_cells(plan, CONFIG_FOLDER)
     if args.dry_run:
         list_runs([cell.run for cell in cells], lambda run: {"weights": run.weights_path()})
@@ -114,8 +113,8 @@ def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], comman
     print((path.parent / "table.md").read_text(encoding="utf-8"))
 
 
-def _parser() -> argparse.ArgumentParser:
-    listed = "".join(f"\n  {name}: {what}" for name, what in METHODS.items())
+def _parser(methods: Mapping[str, str]) -> argparse.ArgumentParser:
+    listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\nmethods:{listed}",
         allow_abbrev=False,

@@ -11,20 +11,17 @@ from torch import Tensor
 
 from utils.config.schema import INVERSION_RULES, INVERSIONS
 from utils.errors import UserError
-from utils.flow.inversion import (
-    RULES,
-    TRAINING_FREE,
+from utils.flow.inversion import TRAINING_FREE, build_inversion
+from utils.flow.inversion_free import (
     Backwards,
-    Fields,
     FlowEdit,
-    Lora,
     RFInversion,
-    build_inversion,
     euler_step,
     fireflow_step,
     midpoint_step,
 )
-from utils.flow.sampling import VelocityFn, euler_sample
+from utils.flow.inversion_lora import RULES, Lora
+from utils.flow.sampling import Fields, VelocityFn, euler_sample
 
 SIGMAS = torch.linspace(1, 0, 29)
 SCALES = [-1.0, 0.0, 1e-4, 0.5, 1.0]

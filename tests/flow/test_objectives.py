@@ -13,7 +13,8 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.flow.mixes import Mix
-from utils.flow.objectives import ContentSemantic, Objective, PairBatch, Pass, TextBatch, TextSlider
+from utils.flow.objectives import ContentSemantic, TextSlider
+from utils.flow.passes import Objective, PairBatch, Pass, TextBatch
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
 from utils.training.methods import METHODS, build_objective
 from utils.training.sources import SliderPrompts

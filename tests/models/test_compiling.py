@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.conftest import MINI_SEQUENCE_LENGTH
-from utils.flow.objectives import PairBatch
+from utils.flow.passes import PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.compiling import compile_blocks
 from utils.models.flux1 import Flux

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from utils.errors import UserError
-from utils.flow.objectives import PairBatch
+from utils.flow.passes import PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.base import PromptEmbeds
 from utils.models.flux1 import image_ids, load_flux, pack_latents, unpack_latents

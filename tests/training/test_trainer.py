@@ -21,7 +21,7 @@ from utils.config.schema import LR_SCHEDULERS as SCHEDULER_NAMES
 from utils.config.schema import Config
 from utils.data.pairs import ImagePair
 from utils.flow.mixes import Mix
-from utils.flow.objectives import PairBatch
+from utils.flow.passes import PairBatch
 from utils.lora.files import load_lora
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
 from utils.models.flux1 import Flux, load_flux

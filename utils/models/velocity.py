@@ -17,7 +17,7 @@ from utils.models.flux1 import Flux
 
 @dataclass(frozen=True)
 class PromptedVelocity:
-    """A Flux with guidance fixed, under prompts by their text: the `VelocityModel` of utils.flow.objectives.
+    """A Flux with guidance fixed, under prompts by their text: the `VelocityModel` of utils.flow.passes.
 
     Attributes:
         flux: the base.

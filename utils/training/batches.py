@@ -17,7 +17,7 @@ from utils.config.schema import Config
 from utils.data.pairs import ImagePair
 from utils.data.pixels import pixel_hash
 from utils.data.prompts import SliderPrompt
-from utils.flow.objectives import PairBatch, TextBatch
+from utils.flow.passes import PairBatch, TextBatch
 from utils.flow.sampling import euler_sample
 from utils.models.base import PromptEmbeds
 from utils.models.flux1 import Flux

@@ -15,12 +15,12 @@ from utils.errors import UserError, nearest
 from utils.flow.objectives import (
     ContentSemantic,
     ImageSlider,
-    Objective,
     Reconstruction,
     SemanticAlone,
     TargetReconstruction,
     TextSlider,
 )
+from utils.flow.passes import Objective
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
 from utils.training.sources import ImagePairs, Photograph, SliderPrompts, Source
 

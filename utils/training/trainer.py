@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from utils.config.load import save_config
 from utils.config.runs import Run
 from utils.config.schema import Config
-from utils.flow.objectives import Objective
+from utils.flow.passes import Objective
 from utils.lora.card import write_card
 from utils.lora.files import save_lora, save_reference
 from utils.lora.metadata import training_metadata

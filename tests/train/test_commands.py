@@ -1,0 +1,57 @@
+"""Every file in train/ and slider_text/ is a command: it works from its folder and from the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TRAIN, Script
+from utils.config.load import read_config
+
+REPOSITORY = TRAIN.parent
+FOLDERS = ("train", "train/eval_scripts", "slider_text")
+COMMANDS = sorted(
+    path.relative_to(REPOSITORY) for folder in FOLDERS for path in (REPOSITORY / folder).glob("*.py")
+)
+
+
+def call(command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    with ThreadPoolExecutor(2) as both:
+        outcomes = both.map(lambda path: call(str(path), "--help", cwd=REPOSITORY), COMMANDS)
+    for path, done in zip(COMMANDS, outcomes, strict=True):
+        assert done.returncode == 0, f"{path}: {done.stderr}"
+        assert "usage" in done.stdout, path
+
+
+@pytest.mark.parametrize("method", ["train_image_fm", "train_image_real", "slider_text"])
+def test_a_methods_own_file_trains_it(method: str) -> None:
+    folder = "slider_text" if method == "slider_text" else "train"
+    config = "train_image_real" if method == "train_image_real" else "slider_text"
+    config = "train_image" if method == "train_image_fm" else config
+    arguments = (f"{folder}/{method}.py", f"--c={config}", "--dry-run")
+    from_repository = call(*arguments, cwd=REPOSITORY)
+    assert from_repository.returncode == 0, from_repository.stderr
+    assert f"_v{method}_" in from_repository.stdout
+    assert f"in {REPOSITORY / folder}, which paths are relative to" in from_repository.stdout
+    from_its_folder = call(f"{method}.py", *arguments[1:], cwd=REPOSITORY / folder)
+    assert from_its_folder.stdout == from_repository.stdout.split("\n", 1)[1]
+
+
+def test_a_methods_own_file_is_its_method_whatever_the_yaml_says(site: Path, script: Script) -> None:
+    status, out, err = script("train_image_fm", "--c=mini", "datasets=age", "train_iteration=1")
+    assert status == 0, err
+    (config,) = Path("output/models").rglob("config.yaml")
+    assert read_config(config).python_name == "train_image_fm"
+    assert "python_name=train_image_fm" in out.splitlines()[-1] or "next:" in out
