@@ -186,10 +186,10 @@ def test_a_training_whose_worker_is_killed_ends_the_same(cluster: Path, script: 
     assert "2 of 2 runs done" in out
     assert "next: python gen_image_script.py --c=mini" in out
     assert (len(pids(killed)), len(pids(other))) == (2, 1)
-    (step,) = re.findall(r": going on from step (\d+)", killed.output_path.read_text())
+    (step,) = re.findall(r": resuming from step (\d+)", killed.output_path.read_text())
     assert int(step) > 0
     assert int(step) % 4 == 0
-    assert "going on" not in other.output_path.read_text()
+    assert "resuming" not in other.output_path.read_text()
     for run in (killed, other):
         (here,) = Path("here").glob(f"*/{run.name}/*_40epoch.safetensors")
         found, expected = load_file(run.weights_path()), load_file(here)

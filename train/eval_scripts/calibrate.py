@@ -84,7 +84,7 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     prompts = choose_prompts(run, seeds)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
-    flux, embeds = load_base(Study(config, [run], model_path, [], False), prompts)
+    flux, embeds = load_base(Study(config, model_path), prompts)
     judge = build_judge(config, load_tools(config, flux.device, JUDGES_TOOLS[config.judge]), pairs, probe)
     scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
     with applied_lora(flux.transformer, lora, other_base=config.other_base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -73,11 +73,8 @@ def _sums(fields: Fields, sums: Sequence[Sequence[Term]]) -> VelocityFn:
         parts, levels = (_each_term(each, sums) for each in (x, sigma))
         velocities = velocity(torch.cat(parts), torch.cat(levels)).chunk(len(terms))
         weighted = [factor * v for (factor, _), v in zip(terms, velocities, strict=True)]
-        ends = [*accumulate(map(len, sums))]
-        starts = [0, *ends[:-1]]
-        return torch.cat(
-            [torch.stack(weighted[start:end]).sum(0) for start, end in zip(starts, ends, strict=True)]
-        )
+        rest = iter(weighted)
+        return torch.cat([torch.stack([*islice(rest, len(one))]).sum(0) for one in sums])
 
     return summed
 

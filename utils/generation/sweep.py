@@ -131,9 +131,8 @@ def sweep_batches(
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]
         part = slice(first, first + batch_size)
-        own = PromptEmbeds(embeds.prompt_embeds[part], embeds.pooled_prompt_embeds[part])
         latents = sweep_skips(
-            velocity_for(_model(flux, own, config), names),
+            velocity_for(_model(flux, embeds.of_images(part), config), names),
             initial_noise(batch, shape).to(flux.device),
             sigmas,
             skips,

@@ -8,7 +8,6 @@ the work that does one of them. Whatever process opens it, the same code does th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
@@ -57,7 +56,9 @@ def _ray(
     device = runs[0].config.device
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: expected auto, cpu or cuda, since Ray picks the GPU, found {device}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    from utils.training.distributed import launched  # imports torch, as what the scripts have read by now did
+
+    if launched():
         raise UserError("launcher: expected local under accelerate launch, found ray; start it with python")
     try:
         import ray  # noqa: F401

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,16 @@ class Study:
     """A study as the command line gave it, read and checked, with its runs."""
 
     config: Config
-    runs: Sequence[Run]
     model_path: str
-    arguments: list[str]
-    dry_run: bool
+    arguments: Sequence[str] = ()
+    dry_run: bool = False
     training: bool = False
+
+    @cached_property
+    def runs(self) -> Sequence[Run]:
+        """The runs of its sweep; raises `UserError` for two of one name, or what the source misses."""
+        given = {argument.partition("=")[0] for argument in self.arguments}
+        return method_of(self.config.python_name).source.runs(self.config, given)
 
     def command(self, script: str) -> str:
         """The command that runs another script on this same study."""
@@ -66,10 +72,8 @@ def prepare(
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
     enter_config_folder()
     config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, TARGETS)
-    given = {override.partition("=")[0] for override in args.overrides}
     return Study(
         config=config,
-        runs=method_of(config.python_name).source.runs(config, given),
         model_path=resolve_model_path(config.pretrained_model_name_or_path),
         arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
         dry_run=args.dry_run,
@@ -87,7 +91,8 @@ def enter_config_folder() -> None:
     """
     if CONFIG_FOLDER.is_dir():
         return
-    for folder in Path(sys.argv[0]).resolve().parents:
+    of_script = Path(sys.argv[0]).resolve().parents if Path.cwd().is_relative_to(REPOSITORY) else ()
+    for folder in of_script:
         if folder.is_relative_to(REPOSITORY) and (folder / CONFIG_FOLDER).is_dir():
             print(f"in {folder}, which paths are relative to", flush=True)
             os.chdir(folder)

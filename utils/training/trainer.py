@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from utils.config.load import save_config
 from utils.config.runs import Run
 from utils.config.schema import Config
-from utils.flow.passes import Objective
+from utils.flow.passes import Losses, Objective
 from utils.lora.card import write_card
 from utils.lora.files import save_lora, save_reference
 from utils.lora.metadata import training_metadata
@@ -77,21 +77,18 @@ def train(
     """Train one run's adapters and save the result; the base model is left as it was found.
 
     Written to run.folder: config.yaml, losses.jsonl, record.json, README.md (a model card), tensorboard/,
-    pictures in samples/, and every save_per_steps steps and at the end the adapter `objective.saved` in both
-    LoRA formats; the training's state with it, until it has ended. With `resume` a training goes on from its
-    state, to weights equal bit for bit to those of one that was never stopped. Every random choice comes from
-    run.seed through a generator of its own, on the CPU, so that it is the same on every device.
+    samples/, and every save_per_steps steps and at the end the adapter `objective.saved` in both LoRA formats
+    and, until it has ended, the training's state. With `resume` it goes on from there, to weights equal bit
+    for bit to those of a training that was never stopped: all that is random comes from run.seed, on the CPU.
 
     Args:
-        run: names, paths, settings.
-        flux: the base model with its VAE, and no adapters of the objective's names.
-        batches: what a step draws.
-        objective: gives the losses of such a batch and names the adapters.
+        run, flux: names, paths, settings; the base with its VAE, and no adapters of the objective's names.
+        batches, objective: what a step draws; the losses of such a batch, and the adapters.
         embeds: of every prompt that the objective trains under, and of `batches.prompt`.
 
     Raises:
-        FloatingPointError: a loss, or a weight to be saved, is not finite; saves made before stay.
-        UserError: for a state that can't be read, and where there is no room to write.
+        FloatingPointError: a loss or weight is not finite; saves made before stay.
+        UserError: a state can't be read, or nothing written.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, the step finished and saved.
     """
     config = run.config
@@ -111,25 +108,22 @@ def train(
         flux.release_vae()  # the batches are encoded
 
         for global_step in range(log.done + 1, config.train_iteration + 1):
-            # Gradients, one graph after the other; closing: after an error the adapters are put back to rest
-            # at once, not when garbage is collected.
-            with closing(objective.losses(model, batches.draw(generator))) as losses:
-                for by_name in losses:
-                    log.accelerator.backward(sum(by_name.values()))
-                    log.add(global_step, by_name)
-            average_gradients(learner.parameters)  # of several processes
+            # The losses' gradients, of several processes their mean, and a step along them.
+            for by_name in _backward(objective.losses(model, batches.draw(generator)), log.accelerator):
+                log.add(global_step, by_name)
+            average_gradients(learner.parameters)
             learner.step()
 
             # What there is to say of the step; reading losses waits for the device, so not at every one.
-            stop = interrupted()
-            save = global_step % config.save_per_steps == 0 or global_step == config.train_iteration
-            log.end_step(global_step, flush=save or stop)
+            stop, last = interrupted(), global_step == config.train_iteration
+            save = stop or last or global_step % config.save_per_steps == 0
+            log.end_step(global_step, flush=save)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
                 log.picture(sample_grid(run, flux, objective.saved, embeds[batches.prompt]), global_step)
                 flux.release_vae()
 
             # The LoRA so far, and the state that --resume goes on from.
-            if save or stop:
+            if save:
                 _check_finite(run, learner.parameters, global_step)
                 state = take_checkpoint(learner, global_step, log.seconds, log.means)
                 on_main(_save, run, flux, objective.saved, batches.learned_from, state)
@@ -137,6 +131,14 @@ def train(
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
         on_main(write_card, run)  # before the record, which says that all is done
     on_main(run.state_path.unlink)
+
+
+def _backward(losses: Losses, accelerator: Accelerator) -> Iterator[Mapping[str, Tensor]]:
+    """Backpropagate a step's losses, one graph after the other; yields them by name."""
+    with closing(losses):  # after an error adapters are put back to rest now, not by the garbage collector
+        for by_name in losses:
+            accelerator.backward(sum(by_name.values()))
+            yield by_name
 
 
 def _accelerator(run: Run, flux: Flux) -> Accelerator:
