@@ -164,9 +164,11 @@ def mini_recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reci
     from tinyflux.pretrain import Recipe, pretrain
 
     two = Schedule(steps=2, lr=1e-3, warmup=1)
-    counts = {"faces": 6, "independent": 4, "reconstructed": 3, "vae_crop_steps": 1}
+    counts = {"faces": 6, "portraits": 5, "independent": 4, "reconstructed": 3, "vae_crop_steps": 1}
     stages = ("vae", "base", "distill", "probe")
-    recipe = Recipe(**counts, **dict.fromkeys(stages, two), **{f"{stage}_batch": 2 for stage in stages})
+    recipe = Recipe(
+        compile=False, **counts, **dict.fromkeys(stages, two), **{f"{stage}_batch": 2 for stage in stages}
+    )
     folder = tmp_path_factory.mktemp("mini_recipe")
     with torch.random.fork_rng(devices=[]):
         pretrain(recipe, folder / "work", folder / "weights", torch.device("cpu"))

@@ -12,8 +12,9 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tinyflux.captions import captions
 from tinyflux.fit import Losses, Schedule, fit
-from tinyflux.people import People, captions, take
+from tinyflux.people import People, take
 from tinyflux.text import CLIP_LENGTH, build_text_encoders
 from utils.models.flux1 import image_ids, pack_latents, unpack_latents
 
@@ -149,16 +150,23 @@ def guidance_losses(base: Base, teacher: Base, data: Captioned) -> Callable[[int
     return losses
 
 
-def train_base(data: Captioned, schedule: Schedule, checkpoint: Path) -> Base:
+def train_base(data: Captioned, schedule: Schedule, checkpoint: Path, compiled: bool = False) -> Base:
     """Train transformer and text encoders from nothing."""
     base = Base().to(data.device)
+    if compiled:
+        base.transformer.compile(dynamic=False)
     return fit(base, flow_losses(base, data), schedule, checkpoint)
 
 
-def distill_guidance(teacher: Base, data: Captioned, schedule: Schedule, checkpoint: Path) -> Base:
+def distill_guidance(
+    teacher: Base, data: Captioned, schedule: Schedule, checkpoint: Path, compiled: bool = False
+) -> Base:
     """A copy of `teacher` whose guidance embedding does what classifier-free guidance would."""
     teacher.requires_grad_(False)
     base = copy.deepcopy(teacher).requires_grad_(True)
     base.text_encoder.requires_grad_(False)
     base.text_encoder_2.requires_grad_(False)
+    if compiled:
+        base.transformer.compile(dynamic=False)
+        teacher.transformer.compile(dynamic=False)
     return fit(base, guidance_losses(base, teacher, data), schedule, checkpoint, seed=1)

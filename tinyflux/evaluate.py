@@ -13,18 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyflux.people import (
-    ATTRIBUTES,
-    EDIT_PHRASES,
-    EDITS,
-    NAMED_ABOVE,
-    STYLES,
-    YES_NO,
-    People,
-    captions,
-    present,
-    sample_people,
-)
+from tinyflux.captions import EDIT_PHRASES, NAMED_ABOVE, captions, present
+from tinyflux.people import ATTRIBUTES, EDITS, STYLES, YES_NO, People, sample_people
 from tinyflux.probe import Probe, load_probe, truth, visible
 from tinyflux.render import render
 from tinyflux.seeds import DISJOINT, HELD_OUT

@@ -14,7 +14,7 @@ from tinyflux.people import People
 from tinyflux.render import render
 
 SHARD = 1024
-_BATCH = 32
+_BATCH = 8
 
 
 def to_uint8(images: Tensor) -> Tensor:

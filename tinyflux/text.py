@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from tinyflux.people import caption_words
+from tinyflux.captions import caption_words
 
 CLIP_LENGTH = 48
 T5_LENGTH = 512
@@ -37,11 +38,24 @@ def build_clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
 
 
 def build_t5_tokenizer(words: Sequence[str]) -> T5Tokenizer:
-    """A unigram tokenizer (Kudo 2018, arXiv 1804.10959) with the same words."""
+    """A unigram tokenizer (Kudo 2018, arXiv 1804.10959) with the same words, each in three cases.
+
+    T5's tokenizer keeps case, and no lowering of it outlives a reload; `tie_cases` makes it of no account.
+    """
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    pieces += [("▁" + word, -3.0) for word in words]
-    pieces += [(letter, -6.0) for letter in _LETTERS]
+    cased = dict.fromkeys(form for word in words for form in (word, word.capitalize(), word.upper()))
+    pieces += [("▁" + word, -3.0) for word in cased]
+    pieces += [(letter, -6.0) for letter in dict.fromkeys(_LETTERS + _LETTERS.upper())]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_LENGTH)
+
+
+@torch.no_grad()
+def tie_cases(encoder: T5EncoderModel, tokenizer: T5Tokenizer) -> None:
+    """Give every piece the embedding of its lower-case form, the one that captions are written in."""
+    vocabulary = tokenizer.get_vocab()
+    embedding = encoder.shared.weight
+    for piece, index in vocabulary.items():
+        embedding[index] = embedding[vocabulary.get(piece.lower(), index)].clone()
 
 
 def build_text_encoders() -> dict:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from tqdm import tqdm
 
 from tinyflux.faces import Faces, to_pixels
 from tinyflux.fit import Losses, Schedule, fit
@@ -89,11 +88,14 @@ def encode(
 ) -> Tensor:
     """Posterior means (B, 16, 16, 16) in float16, unscaled, of the faces at `index` (B,)."""
     batches = index.split(batch_size)
-    latents = []
-    for batch in tqdm(batches, desc="latents", disable=len(batches) < 64):
-        with torch.autocast(device.type, torch.bfloat16):
-            latents.append(vae.encode(to_pixels(faces[batch]).to(device)).latent_dist.mean.half().cpu())
-    return torch.cat(latents)
+    return torch.cat([encode_pixels(vae, to_pixels(faces[batch]).to(device)).cpu() for batch in batches])
+
+
+@torch.no_grad()
+def encode_pixels(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Posterior means (B, 16, h, w) in float16, unscaled, of pixels (B, 3, H, W) in [-1, 1]."""
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        return vae.encode(pixels).latent_dist.mean.half()
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyflux.people import captions, sample_people
+from tinyflux.captions import captions
+from tinyflux.people import sample_people
 from tinyflux.seeds import TRAIN
 from utils.data.prompts import SliderPrompt, load_prompts, load_slider_prompts
 from utils.errors import UserError

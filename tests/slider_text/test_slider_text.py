@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import MINI_SEQUENCE_LENGTH, Script
-from tinyflux.people import caption_words
+from tinyflux.captions import caption_words
 from utils.config.load import load_config, read_config
 from utils.config.runs import expand_runs
 from utils.data.prompts import SliderPrompt, load_prompts, load_slider_prompts

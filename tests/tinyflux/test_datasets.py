@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tinyflux import seeds
+from tinyflux.captions import present
 from tinyflux.datasets import FOLDER, NEUTRAL, PEOPLE, REAL_PEOPLE, all_files, pair_people, write_datasets
 from tinyflux.faces import to_pixels, to_uint8
-from tinyflux.people import EDITS, STYLES, present, sample_people
+from tinyflux.people import EDITS, STYLES, sample_people
 from tinyflux.render import render
 from utils.data.pairs import load_pairs
 from utils.data.pixels import load_image

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tinyflux import evaluate
+from tinyflux.captions import EDIT_PHRASES, caption_words
 from tinyflux.evaluate import (
     PROMPTS,
     UNNAMED,
@@ -24,7 +25,7 @@ from tinyflux.evaluate import (
     reconstructions,
     sample_grid,
 )
-from tinyflux.people import COLOURS, EDIT_PHRASES, EDITS, STYLES, People, caption_words, sample_people
+from tinyflux.people import COLOURS, EDITS, STYLES, People, sample_people
 from tinyflux.people import with_attribute as with_
 from tinyflux.probe import READINGS, Probe, load_probe, truth
 from tinyflux.render import render

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import numpy as np
 import pytest
 import torch
 
+from tinyflux.captions import present
 from tinyflux.people import (
     ATTRIBUTES,
     CONTINUOUS,
-    EDIT_PHRASES,
     EDITS,
     EDITS_CONTINUOUS,
     EDITS_YES_NO,
     HAIR_STYLES,
-    HUES,
     IDENTITY_CONTINUOUS,
-    NAMED_ABOVE,
     STYLES,
     YES_NO,
     People,
-    caption_words,
-    captions,
-    present,
     sample_independent,
     sample_people,
     stack_people,
     take,
     with_attribute,
-    word_of,
 )
-from tinyflux.seeds import HELD_OUT, TRAIN
+from tinyflux.seeds import HELD_OUT
 
 COUNT = 8000
 SAMPLERS = [sample_people, sample_independent]
@@ -192,115 +185,9 @@ def test_take_and_stack_are_inverse(world: People) -> None:
     assert all(torch.equal(again[name], few[name]) for name in few)
 
 
-def test_words_are_equally_wide() -> None:
-    words = ("a", "b", "c", "d")
-    values = [0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 1.0]
-    assert [word_of(value, words) for value in values] == ["a", "a", "b", "c", "c", "d", "d"]
-
-
 def test_what_counts_as_present(world: People) -> None:
     for name in ("glasses", "sketch"):
         assert torch.equal(present(world, name), world[name] == 1)
     assert rate(present(world, "age")) == near(0.38)
     assert rate(present(world, "smile")) == near(0.45)
     assert rate(present(world, "chubby")) == near(1 - 0.45**0.5)
-    assert set(NAMED_ABOVE) == set(EDITS_CONTINUOUS)
-
-
-# --- captions ---
-
-
-@pytest.fixture(scope="module")
-def described(world: People) -> list[tuple[dict[str, float], str]]:
-    """People with their captions."""
-    few = take(world, slice(0, 4000))
-    columns = {name: value.tolist() for name, value in few.items()}
-    return [
-        ({name: columns[name][i] for name in columns}, text) for i, text in enumerate(captions(few, seed=11))
-    ]
-
-
-def has(text: str, phrase: str) -> bool:
-    return re.search(rf"\b(?:{phrase})\b", text) is not None
-
-
-PHRASES = {
-    **EDIT_PHRASES,
-    "age": ("old", "elderly"),
-    "pixel_art": ("pixel art",),
-    "sketch": ("sketch",),
-}
-
-
-@pytest.mark.parametrize("name", PHRASES)
-def test_captions_name_an_edit_only_where_it_is(name: str, described) -> None:
-    threshold = NAMED_ABOVE.get(name, 0.5)
-    named = {True: [], False: []}
-    for person, text in described:
-        named[person[name] > threshold].append(any(has(text, phrase) for phrase in PHRASES[name]))
-    assert not any(named[False])
-    # nine times in ten; a style only in the opening, which one caption in five lacks
-    expected = 0.9 * (0.8 if name in STYLES else 1)
-    assert np.mean(named[True]) == near(expected, len(named[True]))
-
-
-def test_captions_use_every_wording(described) -> None:
-    texts = " / ".join(text for _, text in described)
-    for phrases in PHRASES.values():
-        assert all(has(texts, phrase) for phrase in phrases)
-
-
-def test_captions_name_sex_and_youth_rightly(described) -> None:
-    for person, text in described:
-        assert not has(text, "woman|female" if person["male"] else "man|male"), text
-        assert person["age"] < 0.3 or not has(text, "young"), text
-    sexless = [not has(text, "man|woman|male|female") for _, text in described]
-    assert np.mean(sexless) == near(0.15, len(sexless))
-    young = [has(text, "young") for person, text in described if person["age"] < 0.3]
-    assert np.mean(young) == near(0.5, len(young))
-
-
-def test_captions_name_details_rightly(described) -> None:
-    skin, hair = ("fair", "light", "tan", "brown", "dark"), ("black", "brown", "red", "blond")
-    details = {
-        "skin": (r"with (\w+) skin", skin),
-        "hair_tone": (r"(\w+) hair", hair),
-        "eye_colour": (r"with (brown|green|blue) eyes", ("brown", "green", "blue")),
-        "clothes": (r"in an? (\w+) shirt", HUES),
-        "background": (r"on an? (\w+) background", HUES),
-    }
-    for name, (pattern, words) in details.items():
-        found = [(person[name], match) for person, text in described for match in re.findall(pattern, text)]
-        assert len(found) > 400
-        assert {word for _, word in found} == set(words)
-        for value, word in found:
-            index = words.index(word)
-            assert index / len(words) - 1e-6 <= value <= (index + 1) / len(words) + 1e-6
-    styled = [(p, m[1]) for p, text in described if (m := re.search(r"with (\w+) \w+ hair", text))]
-    assert len(styled) > 400
-    assert all(word == HAIR_STYLES[int(person["hair_style"])] for person, word in styled)
-
-
-def test_captions_are_english(described) -> None:
-    for _, text in described:
-        for article, word in re.findall(r"\b(an?) (?!\w+ (?:shirt|background))(\w+)", text):
-            assert (article == "an") == (word[0] in "aeio"), text
-        assert text == text.strip().lower()
-        assert "  " not in text
-
-
-def test_captions_depend_on_their_seed_alone(world: People) -> None:
-    few = take(world, slice(0, 50))
-    assert captions(few, 1) == captions(few, 1)
-    assert captions(few, 1) != captions(few, 2)
-    assert len(captions(few, 1)) == 50
-
-
-def test_every_word_of_a_caption_is_known() -> None:
-    words = caption_words()
-    assert words == sorted(set(words))
-    people = sample_people(TRAIN[500_000:505_000])
-    used = {word.strip(",") for text in captions(people, 99) for word in text.split()}
-    assert used <= set(words)
-    assert len(used) > 50
-    assert not any("," in word for word in words)

@@ -106,7 +106,11 @@ def test_distilling_trains_the_transformer_alone(mini_recipe: Made) -> None:
         assert all(torch.equal(after[name], before[name]) for name in before)
         saved = load_file(next((out / part).glob("*.safetensors")))
         trained = [value.half() for value in before.values()]
-        assert all(any(torch.equal(value, other) for other in trained) for value in saved.values())
+        moved = [
+            name for name, value in saved.items() if not any(torch.equal(value, other) for other in trained)
+        ]
+        # T5's embedding alone, whose cases are tied
+        assert [name.split(".")[0] for name in moved] == (["shared"] if part == "text_encoder_2" else [])
     before, after = (averages(work, stage, "transformer.") for stage in ("base", "distill"))
     moved = [name for name in before if not torch.equal(after[name], before[name])]
     assert any("guidance_embedder" in name for name in moved)
@@ -115,10 +119,10 @@ def test_distilling_trains_the_transformer_alone(mini_recipe: Made) -> None:
 
 def test_latents_are_encoded_once_and_standardised(mini_recipe: Made) -> None:
     recipe, work, out = mini_recipe
-    latents = torch.load(work / "latents.pt", weights_only=True).float()
-    assert latents.shape == (recipe.faces, 16, 16, 16)
-    assert latents.mean().item() == pytest.approx(0, abs=0.01)
-    assert latents.std().item() == pytest.approx(1, abs=0.01)
+    latents = torch.load(work / "latents/0000000.pt", weights_only=True).float()
+    assert latents.shape == (recipe.portraits, 16, 16, 16)
+    assert latents.mean().item() == pytest.approx(0, abs=0.1)
+    assert latents.std().item() == pytest.approx(1, abs=0.1)
     vae = AutoencoderKL.from_pretrained(out / "vae")
     pixels = to_pixels(to_uint8(render(sample_people(TRAIN[:2]))))
     with torch.no_grad():
@@ -131,9 +135,14 @@ def test_latents_are_encoded_once_and_standardised(mini_recipe: Made) -> None:
 def test_running_it_again_does_nothing_again(mini_recipe: Made, tmp_path: Path) -> None:
     recipe, work, out = mini_recipe
     before = times(work)
-    assert {"vae.ckpt", "base.ckpt", "distill.ckpt", "probe.ckpt", "latents.pt", "faces/0000000.pt"} <= set(
-        before
-    )
+    assert {
+        "vae.ckpt",
+        "base.ckpt",
+        "distill.ckpt",
+        "probe.ckpt",
+        "latents/0000000.pt",
+        "faces/0000000.pt",
+    } <= set(before)
     pretrain(recipe, work, tmp_path / "again", CPU)
     assert times(work) == before
     for path in out.rglob("*.safetensors"):

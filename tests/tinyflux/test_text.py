@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from tinyflux.people import caption_words, captions, sample_people
+from tinyflux.captions import caption_words, captions
+from tinyflux.people import sample_people
 from tinyflux.seeds import HELD_OUT
-from tinyflux.text import CLIP_LENGTH, T5_LENGTH, build_text_encoders
+from tinyflux.text import CLIP_LENGTH, T5_LENGTH, build_text_encoders, tie_cases
 
 TOKENIZERS = ["tokenizer", "tokenizer_2"]
 WORDS = caption_words()
@@ -79,7 +81,7 @@ def test_lengths(parts, texts: list[str]) -> None:
     # no caption is cut
     assert max(len(clip(text).input_ids) for text in texts) <= CLIP_LENGTH
     assert max(len(t5(text).input_ids) for text in texts) <= 48
-    assert sum(len(t5(text).input_ids) > 32 for text in texts) <= 0.03 * len(texts)
+    assert sum(len(t5(text).input_ids) > 32 for text in texts) <= 0.1 * len(texts)
     long = "a photo of a man " * 200
     cut = clip(long, padding="max_length", truncation=True).input_ids
     assert len(cut) == CLIP_LENGTH
@@ -95,6 +97,22 @@ def test_tokenizers_reload_the_same(parts, texts: list[str], tmp_path: Path, nam
         assert again(text).input_ids == parts[name](text).input_ids
     assert again.model_max_length == parts[name].model_max_length
     assert (again.pad_token_id, again.eos_token_id) == (parts[name].pad_token_id, parts[name].eos_token_id)
+
+
+@torch.no_grad()
+def test_case_makes_no_difference(parts, texts: list[str]) -> None:
+    """To CLIP's tokenizer, and to T5's encoder once cases are tied; before that it does."""
+    clip, t5, encoder = parts["tokenizer"], parts["tokenizer_2"], copy.deepcopy(parts["text_encoder_2"])
+    text = texts[0]
+    assert clip(text.upper()).input_ids == clip(text.title()).input_ids == clip(text).input_ids
+
+    def embedded(prompt: str) -> torch.Tensor:
+        return encoder(t5(prompt, return_tensors="pt").input_ids)[0]
+
+    assert not torch.equal(embedded(text.title()), embedded(text))
+    tie_cases(encoder, t5)
+    for cased in (text.title(), text.upper(), text.capitalize()):
+        assert torch.equal(embedded(cased), embedded(text))
 
 
 def test_vocabularies_fit_the_encoders(parts) -> None:
