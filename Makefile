@@ -23,7 +23,7 @@ demo: $(READY)
 test: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy utils
+	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -m "not slow"
 

@@ -65,7 +65,9 @@ class Faces:
     """uint8 images of many shards behind one index."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.images = ConcatDataset([torch.load(path, mmap=True, weights_only=True) for path in paths])
+        self.images: ConcatDataset[Tensor] = ConcatDataset(
+            [torch.load(path, mmap=True, weights_only=True) for path in paths]
+        )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+
+Trained = TypeVar("Trained", bound=nn.Module)
 
 Losses = dict[str, Tensor]
 LossFn = Callable[[int, torch.Generator], Losses]
@@ -76,7 +79,7 @@ def optimizers_for(model: nn.Module, schedule: Schedule) -> list[Optimizer]:
     ]
 
 
-def fit(model: nn.Module, losses: LossFn, schedule: Schedule, checkpoint: Path, seed: int = 0) -> nn.Module:
+def fit(model: Trained, losses: LossFn, schedule: Schedule, checkpoint: Path, seed: int = 0) -> Trained:
     """Train `model`, going on from `checkpoint` where there is one.
 
     Args:
@@ -127,7 +130,7 @@ def fit(model: nn.Module, losses: LossFn, schedule: Schedule, checkpoint: Path, 
             saved = time.monotonic()
     if first < schedule.steps:
         _save(state, checkpoint, schedule.steps)
-    return averaged.module.eval()
+    return cast(Trained, averaged.module.eval())
 
 
 def _resume(state: dict, checkpoint: Path) -> int:

@@ -105,7 +105,7 @@ class Pretraining:
         for name, images, who in (("faces", self.faces, world), ("independent", independent, free)):
             count = min(r.reconstructed, len(images))
 
-            def draw_reconstruction(index, images=images):
+            def draw_reconstruction(index: Sequence[int], images: Faces = images) -> Tensor:
                 pixels = to_pixels(images[torch.tensor(index)]).to(self.device)
                 with torch.autocast(self.device.type, torch.bfloat16):
                     return to_uint8(reconstruct(vae, pixels).float() / 2 + 0.5).cpu()

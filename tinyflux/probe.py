@@ -6,7 +6,6 @@ readings = load_probe().read(images)  # {attribute: (B,)}, images (B, 3, 128, 12
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tinyflux.faces import to_pixels
-from tinyflux.fit import Losses
+from tinyflux.faces import Faces, to_pixels
+from tinyflux.fit import Losses, LossFn
 from tinyflux.people import ATTRIBUTES, COLOURS, HAIR_STYLES, LONG_HAIR, People, take
 
 PROBE_PATH = Path(__file__).parent / "weights" / "probe.safetensors"
@@ -99,7 +98,9 @@ def visible(people: People) -> Tensor:
     return shown
 
 
-def probe_losses(probe: Probe, images, people: People, batch_size: int, device: torch.device) -> Callable:
+def probe_losses(
+    probe: Probe, images: Faces, people: People, batch_size: int, device: torch.device
+) -> LossFn:
     """Squared error of the readings plus cross entropy with soft targets; cross entropy of the hair style.
 
     Args:

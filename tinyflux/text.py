@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -27,7 +28,7 @@ def build_clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
         vocab_size=10_000, min_frequency=1, end_of_word_suffix=_WORD_END, show_progress=False
     )
     learner.train_from_iterator(words, trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     letters = [*_LETTERS, *(letter + _WORD_END for letter in _LETTERS)]
     tokens = dict.fromkeys(
         ["<|startoftext|>", "<|endoftext|>", *letters, *("".join(pair) for pair in merges)]

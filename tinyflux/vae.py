@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from tinyflux.faces import Faces, to_pixels
@@ -63,7 +64,7 @@ def _random_crop(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return pixels[..., top : top + side, left : left + side]
 
 
-def kl_divergence(posterior) -> Tensor:
+def kl_divergence(posterior: DiagonalGaussianDistribution) -> Tensor:
     """Mean over latent elements, in nats."""
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()

@@ -10,8 +10,9 @@ judge is probe the face world's probe. Few images give distances that say little
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tinyflux.judge import face_probe
 from utils.errors import UserError, run_cli
@@ -64,7 +65,7 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
     return rows
 
 
-def _networks(subject: Subject) -> dict[str, Callable]:
+def _networks(subject: Subject) -> dict[str, Any]:
     """Images -> features (B, D) of every network, or why it is not available."""
     from utils.machine import resolve_device
     from utils.measure.distribution import load_inception
@@ -72,7 +73,7 @@ def _networks(subject: Subject) -> dict[str, Callable]:
 
     config, dinov2 = subject.run.config, subject.tools["dinov2"]
     device = resolve_device(config.device, lambda line: None)  # it was told for the others
-    networks = {
+    networks: dict[str, Any] = {
         "Inception": load_inception(config.inception_weights, device),
         "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.features,
     }

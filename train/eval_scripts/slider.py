@@ -9,16 +9,25 @@ The distance is the probe's where judge is probe, else LPIPS alex; the score is 
   --original FOLDER   what the images at scale 0 should be, by name: the photographs, for edits of photographs
 """
 
+from __future__ import annotations
+
 import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tinyflux.judge import face_probe
 from utils.errors import UserError, run_cli
 from utils.files import find_images
 from utils.jobs.measure import Row, Subject, measure_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import Measure
 
 MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks")
 """What is measured of the judge's strength, in the order of the columns."""
@@ -64,7 +73,7 @@ def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] 
     return [Row(subject.run.name, None, name, value) for name, value in values.items()]
 
 
-def _of_distances(subject: Subject, distance):
+def _of_distances(subject: Subject, distance: Measure | Unavailable) -> dict[str, Any]:
     from utils.measure.encoders import Unavailable
     from utils.measure.judges import pairwise_distances
     from utils.measure.sliders import smoothness
@@ -76,7 +85,7 @@ def _of_distances(subject: Subject, distance):
     return {"delta_smooth": smoothness(pairwise_distances(subject.series, distance))}
 
 
-def _of_strength(subject: Subject, distance, limit: float | None):
+def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float | None) -> dict[str, Any]:
     import torch
 
     from utils.measure.encoders import Unavailable
@@ -91,7 +100,7 @@ def _of_strength(subject: Subject, distance, limit: float | None):
     before, scales = series.images[0.0], torch.tensor(series.scales)
     strength = torch.stack([judge.strength(before, after) for after in series.images.values()], dim=1)
     spearman, pearson = correlations(scales, strength)
-    values = dict.fromkeys(MEASURES)
+    values: dict[str, Any] = dict.fromkeys(MEASURES)
     values |= {"Spearman": spearman, "Pearson": pearson}
     if isinstance(distance, Unavailable):
         values |= dict.fromkeys(("CR", "CSM", "SP", "OS"), distance)
@@ -115,7 +124,7 @@ def _of_strength(subject: Subject, distance, limit: float | None):
     return values
 
 
-def _originals(subject: Subject, found: Mapping[str, Path]):
+def _originals(subject: Subject, found: Mapping[str, Path]) -> Tensor:
     import torch
 
     from utils.data.pixels import load_image
