@@ -17,9 +17,9 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config,
 from utils.config.schema import Config
 from utils.machine import REPOSITORY, resolve_device, resolve_model_path
 from utils.models.adapters import adapter_parameters, add_adapter
+from utils.models.base import Base, load_base_model
 from utils.models.compiling import compile_blocks
-from utils.models.flux1 import Flux, load_flux
-from utils.models.parts import PARTS
+from utils.models.flux1 import PARTS, Flux1
 from utils.models.quantization import quantize
 
 TINYFLUX = REPOSITORY / "tinyflux" / "weights"
@@ -59,7 +59,7 @@ class Shape:
 FLUX_DEV = Shape()
 
 
-def load_base(config: Config, random_weights: bool, shape: Shape) -> Flux:
+def load_base(config: Config, random_weights: bool, shape: Shape) -> Base:
     """The study's base model with all its parts, on its device and in its dtype.
 
     Args:
@@ -74,7 +74,7 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Flux:
     torch.set_float32_matmul_precision("high")  # as the scripts do
     if not random_weights:
         path = resolve_model_path(config.pretrained_model_name_or_path)
-        loaded = load_flux(path, device, dtype, config.quantization)
+        loaded = load_base_model(path, device, dtype, config.quantization)
         parts = {name: loaded.part(name) for name in PARTS}
     else:
         pipeline = random_pipeline(shape, device, dtype)
@@ -86,12 +86,12 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Flux:
 
 
 @dataclass
-class KeptFlux(Flux):
+class KeptFlux(Flux1):
     """A Flux whose parts wait on the CPU once they are let go: random ones could not be loaded again."""
 
     store: dict[str, Any] = field(default_factory=dict)
 
-    def _load(self, names: Sequence[str]) -> dict[str, Any]:
+    def load(self, names: Sequence[str]) -> dict[str, Any]:
         return {name: _moved(self.store[name], self.device) for name in names}
 
     def _release(self, *names: str) -> None:
@@ -109,12 +109,12 @@ def kept(parts: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> 
     return KeptFlux("given", device, dtype, parts=dict(parts), store=dict(parts))
 
 
-def pipeline_of(flux: Flux) -> FluxPipeline:
+def pipeline_of(flux: Base) -> FluxPipeline:
     """The same parts as diffusers holds them, for the reference: all are there at once."""
     return FluxPipeline(**{name: flux.part(name) for name in PARTS})
 
 
-def add_random_lora(flux: Flux, name: str, config: Config, seed: int) -> None:
+def add_random_lora(flux: Base, name: str, config: Config, seed: int) -> None:
     """Add an adapter that changes the velocity a little, as a trained one does; inactive."""
     add_adapter(flux.transformer, name, config.rank, config.alpha, config.train_method, seed)
     generator = torch.Generator().manual_seed(seed)

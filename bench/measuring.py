@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from utils.config.schema import Config
 from utils.files import write_atomically
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 from utils.records import device_name, peak_bytes, reset_peak, software
 from utils.report.tables import markdown_table
 
@@ -128,7 +128,7 @@ class Comparison:
 
 
 def compare(
-    what: str, sides: dict[str, Side], repeats: int, flux: Flux, agreement: Callable[[], dict[str, float]]
+    what: str, sides: dict[str, Side], repeats: int, flux: Base, agreement: Callable[[], dict[str, float]]
 ) -> Comparison:
     """Let every side go once to warm up and be counted, then `repeats` times in turns.
 
@@ -204,7 +204,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def report(path: Path, command: str, config: Config, flux: Flux, comparisons: Sequence[Comparison]) -> None:
+def report(path: Path, command: str, config: Config, flux: Base, comparisons: Sequence[Comparison]) -> None:
     """Write all figures to `path` as JSON, and print them as a table.
 
     Args:

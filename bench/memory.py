@@ -29,11 +29,11 @@ from utils.config.schema import Config
 from utils.errors import run_cli
 from utils.flow.passes import Objective, PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
+from utils.models.flux1 import Flux1
 from utils.models.lora_layer import acting
 from utils.models.quantization import block_linears
-from utils.models.velocity import FluxVelocity, PromptedVelocity
+from utils.models.velocity import PromptedVelocity, Velocity
 from utils.report.tables import markdown_table
 from utils.training.methods import build_objective
 
@@ -89,18 +89,20 @@ def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
     with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _as_on_cuda():
         transformer = _transformer(shape, config, dtype)
         found = {"the base": alive.now}
-        flux = Flux("shapes", CPU, dtype, parts={"transformer": transformer})
+        flux = Flux1("shapes", CPU, dtype, parts={"transformer": transformer})
         embeds = PromptEmbeds(
-            torch.zeros(1, config.max_sequence_length, shape.t5, dtype=dtype),
-            torch.zeros(1, shape.clip, dtype=dtype),
+            {
+                "prompt_embeds": torch.zeros(1, config.max_sequence_length, shape.t5, dtype=dtype),
+                "pooled_prompt_embeds": torch.zeros(1, shape.clip, dtype=dtype),
+            }
         )
-        model = FluxVelocity(flux, embeds, config.guidance_scale)
+        model = Velocity(flux, embeds, config.guidance_scale)
         objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
         trained = PromptedVelocity(flux, {"": embeds}, config.guidance_scale)
         adapter, found["a training step"] = objective.saved, _train(trained, config, objective, alive)
         with torch.no_grad():
             alive.peak = alive.now
-            latents = _latents(config, config.batch_size_gen)
+            latents = _latents(flux, config, config.batch_size_gen)
             model.scaled({adapter: 1.0})(latents, torch.zeros(len(latents)))
         found["sampling"] = alive.peak
     return found
@@ -129,7 +131,7 @@ def _train(model: PromptedVelocity, config: Config, objective: Objective[PairBat
     optimizer = torch.optim.AdamW(weights, fused=True)
     for _ in range(2):
         alive.peak = alive.now
-        source, target, noise = (_latents(config, config.batch_size) for _ in range(3))
+        source, target, noise = (_latents(model.flux, config, config.batch_size) for _ in range(3))
         batch = PairBatch(source, target, torch.zeros(config.batch_size), noise)
         for losses in objective.losses(model, batch):
             sum(losses.values(), torch.zeros(())).backward()
@@ -140,8 +142,8 @@ def _train(model: PromptedVelocity, config: Config, objective: Objective[PairBat
     return alive.peak
 
 
-def _latents(config: Config, count: int) -> Tensor:
-    return torch.zeros(count, 16, config.resolution // 8, config.resolution // 8)
+def _latents(base: Base, config: Config, count: int) -> Tensor:
+    return torch.zeros(count, *base.latent_shape(config.resolution, config.resolution))
 
 
 class Packed(nn.Linear):

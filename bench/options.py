@@ -13,7 +13,7 @@ from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.errors import UserError
 from utils.machine import REPOSITORY
-from utils.models.families import TARGETS
+from utils.models.families import train_methods
 from utils.training.methods import METHODS
 
 TRAIN = REPOSITORY / "train"
@@ -47,7 +47,7 @@ class Options:
         Raises:
             UserError: for any fault in it; for a compiled transformer beside the reference.
         """
-        config = load_config(study, self.overrides, TRAIN / "config", METHODS, TARGETS)
+        config = load_config(study, self.overrides, TRAIN / "config", METHODS, train_methods())
         if config.compile and not self.skip_reference:
             raise UserError("compile: expected 0 beside the reference, whose transformer it is too, found 1")
         return replace(config, datasets_folder=str(TRAIN / config.datasets_folder))

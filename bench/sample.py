@@ -27,8 +27,7 @@ from utils.data.photos import load_photo
 from utils.errors import run_cli
 from utils.generation.sweep import edit_photo, sweep_images
 from utils.models.adapters import remove_adapter
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 
 Images = dict[float, Tensor]
 """{scale: pixels (1, 3, H, W) in [-1, 1] on the CPU}"""
@@ -57,7 +56,7 @@ def first_skip(config: Config) -> Config:
     return replace(config, skips=config.skips[:1])
 
 
-def compare_sweeps(flux: Flux, config: Config, options: Options) -> Comparison:
+def compare_sweeps(flux: Base, config: Config, options: Options) -> Comparison:
     """A generated image over the study's scales."""
     prompt, seed = config.prompt[0], config.start_seed_gen
 
@@ -71,7 +70,7 @@ def compare_sweeps(flux: Flux, config: Config, options: Options) -> Comparison:
     return _compare(what, flux, config, ours, reference, options)
 
 
-def compare_photos(flux: Flux, run: RealRun, options: Options) -> Comparison:
+def compare_photos(flux: Base, run: RealRun, options: Options) -> Comparison:
     """The study's first photograph over its scales."""
     config = run.config
     prompt, seed = config.prompt[0], config.start_seed_gen
@@ -89,7 +88,7 @@ def compare_photos(flux: Flux, run: RealRun, options: Options) -> Comparison:
 
 def _compare(
     what: str,
-    flux: Flux,
+    flux: Base,
     config: Config,
     ours: Callable[[PromptEmbeds], Images],
     reference: Callable[[FluxPipeline], Images],

@@ -28,7 +28,7 @@ from utils.config.runs import Run, expand_runs
 from utils.data.pairs import load_pairs
 from utils.errors import UserError, run_cli
 from utils.flow.passes import PairBatch
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 from utils.training.batches import Batches, PairBatches
 from utils.training.methods import build_objective
 from utils.training.trainer import train
@@ -73,7 +73,7 @@ class Training:
         total: steps of a turn; the one after those that are timed only ends them.
     """
 
-    def __init__(self, flux: Flux, run: Run, options: Options) -> None:
+    def __init__(self, flux: Base, run: Run, options: Options) -> None:
         self.flux, self.run, self.steps = flux, run, options.steps
         self.total = WARM_UP + options.steps + 1
         self.first_logged, self.losses = 0, dict[str, dict[str, float]]()

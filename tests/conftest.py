@@ -28,7 +28,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from tinyflux.pretrain import Recipe
     from utils.data.pairs import ImagePair
-    from utils.models.flux1 import Flux
+    from utils.models.base import Base
 
 MINI_RESOLUTION = 32
 MINI_SEQUENCE_LENGTH = 12
@@ -150,11 +150,11 @@ def mini_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mini_flux_loaded(mini_flux: Path) -> Flux:
+def mini_flux_loaded(mini_flux: Path) -> Base:
     """The miniature FLUX loaded on the CPU, fresh for each test (adapters may be added)."""
-    from utils.models.flux1 import load_flux
+    from utils.models.base import load_base_model
 
-    return load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
+    return load_base_model(str(mini_flux), torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="session")
@@ -206,18 +206,18 @@ def site(tmp_path: Path, mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[Flux]:
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Base]:
     """Every base model loaded during the test."""
-    import utils.models.flux1
+    import utils.models.base
 
-    loaded: list[Flux] = []
-    load_flux = utils.models.flux1.load_flux
+    loaded: list[Base] = []
+    load_base_model = utils.models.base.load_base_model
 
-    def counted(*args: object) -> Flux:
-        loaded.append(load_flux(*args))
+    def counted(*args: object) -> Base:
+        loaded.append(load_base_model(*args))
         return loaded[-1]
 
-    monkeypatch.setattr(utils.models.flux1, "load_flux", counted)
+    monkeypatch.setattr(utils.models.base, "load_base_model", counted)
     return loaded
 
 

@@ -24,8 +24,7 @@ from utils.data.pixels import to_images
 from utils.flow.sampling import sweep_forwards
 from utils.generation.sweep import applied_lora, sweep_batches
 from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot
 from utils.report.page import Section, Table, Text, write_report
 from utils.report.tables import markdown_table
@@ -55,7 +54,7 @@ class Measured:
 @torch.no_grad()
 def measure(
     run: Run,
-    flux: Flux,
+    flux: Base,
     embeds: PromptEmbeds,
     pairs: Sequence[ImagePair],
     reader: Reader,

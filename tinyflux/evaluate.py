@@ -24,7 +24,7 @@ from utils.data.pixels import to_images
 from utils.generation.sweep import sweep_images
 from utils.machine import resolve_device
 from utils.measure.metrics import frechet_distance, psnr
-from utils.models.flux1 import Flux, load_flux
+from utils.models.base import Base, load_base_model
 from utils.report.figures import Grid, draw_grid
 from utils.report.tables import markdown_table
 
@@ -51,7 +51,7 @@ def pixels_of(people: People) -> Tensor:
     return torch.cat([render(part) for part in parts]) * 2 - 1
 
 
-def reconstructions(flux: Flux, pixels: Tensor) -> Tensor:
+def reconstructions(flux: Base, pixels: Tensor) -> Tensor:
     """Through the autoencoder and back."""
     batches = tqdm(pixels.split(16), desc="autoencoder")
     return torch.cat([flux.decode_latents(flux.encode_images(batch)).cpu() for batch in batches])
@@ -74,7 +74,7 @@ def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, floa
     return errors
 
 
-def generate(flux: Flux, prompts: list[str], first_seed: int, config: Config) -> Tensor:
+def generate(flux: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
     """One image (B, 3, 128, 128) in [-1, 1] a prompt, seeds counted from `first_seed`."""
     embeds = flux.encode_prompts(prompts, config.max_sequence_length)
     bar = tqdm(total=len(prompts) * config.num_inference_steps, desc="samples", unit="step")
@@ -88,7 +88,7 @@ def is_present(readings: dict[str, Tensor], name: str) -> float:
     return (readings[name] > NAMED_ABOVE.get(name, 0.5)).float().mean().item()
 
 
-def agreement(flux: Flux, probe: Probe, samples: int, config: Config) -> list[list[str]]:
+def agreement(flux: Base, probe: Probe, samples: int, config: Config) -> list[list[str]]:
     """A row an edit: found when named, found when nothing is named, rate in the training world."""
     bare = probe.read(generate(flux, [UNNAMED] * 4 * samples, 0, config))
     world = sample_people(HELD_OUT[:10_000])
@@ -101,7 +101,7 @@ def agreement(flux: Flux, probe: Probe, samples: int, config: Config) -> list[li
     return rows
 
 
-def distribution(flux: Flux, probe: Probe, count: int, config: Config) -> tuple[float, float]:
+def distribution(flux: Base, probe: Probe, count: int, config: Config) -> tuple[float, float]:
     """Fréchet distance in probe features of samples and renders, and of two disjoint sets of renders."""
     people, others = sample_people(HELD_OUT[:count]), sample_people(DISJOINT[:count])
     samples = generate(flux, captions(others, seed=3), 1_000_000, config)
@@ -109,7 +109,7 @@ def distribution(flux: Flux, probe: Probe, count: int, config: Config) -> tuple[
     return frechet_distance(features[0], features[1]), frechet_distance(features[2], features[1])
 
 
-def sample_grid(flux: Flux, config: Config, path: Path) -> None:
+def sample_grid(flux: Base, config: Config, path: Path) -> None:
     """Six samples of a few prompts, drawn to `path`."""
     prompts = [
         UNNAMED,
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="also draw a grid of samples to this file")
     args = parser.parse_args()
     device = resolve_device(args.device)
-    flux = load_flux(str(args.weights), device, torch.float32)
+    flux = load_base_model(str(args.weights), device, torch.float32)
     probe = load_probe(args.weights / "probe.safetensors", device)
     config = load_config("train_image", [], HERE.parent / "train" / "config")
 

@@ -20,8 +20,7 @@ from utils.data.photos import Photo
 from utils.data.pixels import to_images
 from utils.generation.sweep import Sweep, applied_lora, edit_photo
 from utils.measure.metrics import Readings, leakage, psnr
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 from utils.records import read_record
 from utils.report.figures import Grid, draw_grid
 from utils.report.tables import markdown_table
@@ -64,7 +63,7 @@ class Measured:
 
 def measure_inversion(
     config: Config,
-    flux: Flux,
+    flux: Base,
     embeds: Mapping[str, PromptEmbeds],
     inversion: str,
     edits: Mapping[str, Path],

@@ -30,8 +30,8 @@ from utils.data.photos import load_photo
 from utils.errors import UserError
 from utils.generation.sweep import edit_photo, sweep_images
 from utils.models.adapters import adapter_names
-from utils.models.flux1 import Flux
-from utils.models.velocity import FluxVelocity
+from utils.models.base import Base
+from utils.models.velocity import Velocity
 from utils.training.batches import PairBatches
 from utils.training.methods import build_objective
 from utils.training.trainer import train as train_run
@@ -49,7 +49,7 @@ MINI_SHAPE = Shape(
 )
 
 
-def test_the_reference_has_our_losses(mini_flux_loaded: Flux, tmp_path: Path) -> None:
+def test_the_reference_has_our_losses(mini_flux_loaded: Base, tmp_path: Path) -> None:
     flux = mini_flux_loaded
     options = parse(["--steps=1", *MINI, "log_every=1", "lr=0.01"], "bench.train", "")
     run = train.bench_run(options)
@@ -72,7 +72,7 @@ def test_the_reference_has_our_losses(mini_flux_loaded: Flux, tmp_path: Path) ->
 
 @pytest.mark.parametrize("gradient_checkpointing", [0, 1])
 def test_a_reference_step_trains_each_adapter_by_its_own_loss(
-    mini_flux_loaded: Flux, gradient_checkpointing: int
+    mini_flux_loaded: Base, gradient_checkpointing: int
 ) -> None:
     flux = mini_flux_loaded
     overrides = [*MINI, f"gradient_checkpointing={gradient_checkpointing}"]
@@ -90,7 +90,7 @@ def test_a_reference_step_trains_each_adapter_by_its_own_loss(
     assert all(moved[1::2])  # every B, of both adapters; the gradient of A is zero while B is
 
 
-def test_the_plain_sweep_has_our_images(mini_flux_loaded: Flux) -> None:
+def test_the_plain_sweep_has_our_images(mini_flux_loaded: Base) -> None:
     flux = mini_flux_loaded
     config = sample.first_skip(parse(MINI, "bench.sample", "").config("train_image"))
     add_random_lora(flux, "semantic", config, 0)
@@ -107,7 +107,7 @@ def test_the_plain_sweep_has_our_images(mini_flux_loaded: Flux) -> None:
 
 @pytest.mark.parametrize(("inversion", "forwards"), [("flowedit", 3 * 3 * 2), ("lora", 4 + 2 * (1 + 3 * 3))])
 def test_the_plain_edit_of_a_photograph_has_our_images(
-    mini_flux_loaded: Flux, inversion: str, forwards: int
+    mini_flux_loaded: Base, inversion: str, forwards: int
 ) -> None:
     flux = mini_flux_loaded
     options = parse([*MINI, f"inversion={inversion}"], "bench.sample", "")
@@ -193,13 +193,13 @@ def test_what_cannot_be_measured(arguments: list[str], reason: str) -> None:
         train.main([*MINI, *arguments])
 
 
-def test_an_inversion_without_a_plain_loop(mini_flux_loaded: Flux) -> None:
+def test_an_inversion_without_a_plain_loop(mini_flux_loaded: Base) -> None:
     run = expand_real_runs(parse([*MINI, "inversion=euler"], "", "").config("train_image_real"))[0]
     with pytest.raises(UserError, match="inversion: expected flowedit, or lora"):
         reference.edit_photo(pipeline_of(mini_flux_loaded), run.photograph, "", 1, run.config)
 
 
-def test_turns_and_ratios(mini_flux_loaded: Flux) -> None:
+def test_turns_and_ratios(mini_flux_loaded: Base) -> None:
     turns: list[str] = []
     seconds = {OURS: [9.0, 1.0, 2.0], REFERENCE: [9.0, 3.0, 4.0]}  # the first to warm up
 
@@ -216,7 +216,7 @@ def test_turns_and_ratios(mini_flux_loaded: Flux) -> None:
     assert [row[2] for row in compared.rows()] == ["2.50 (2.00 to 3.00)", "1"]
 
 
-def test_operations_are_those_of_the_transformer(mini_flux_loaded: Flux) -> None:
+def test_operations_are_those_of_the_transformer(mini_flux_loaded: Base) -> None:
     """A linear of m x n on b rows is 2 b m n operations."""
     layer = mini_flux_loaded.transformer.x_embedder
 
@@ -271,7 +271,7 @@ def test_random_parts_come_back() -> None:
     flux.release_vae()
     assert set(flux.parts) == {"transformer", "scheduler"}
     after = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
-    assert torch.equal(before.prompt_embeds, after.prompt_embeds)
+    assert torch.equal(before["prompt_embeds"], after["prompt_embeds"])
 
 
 NARROW = {"resolution": 32, "max_sequence_length": 12, "rank": 2, "device": "cpu", "batch_size_gen": 2}
@@ -302,10 +302,10 @@ def test_memory_follows_the_settings() -> None:
     assert needs(batch_size_gen=4)["sampling"] > plain["sampling"]
 
 
-def test_no_tensor_without_values_stays_behind(mini_flux_loaded: Flux) -> None:
+def test_no_tensor_without_values_stays_behind(mini_flux_loaded: Base) -> None:
     needs()
     add_random_lora(mini_flux_loaded, "semantic", replace(Config(), rank=2), 0)
-    model = FluxVelocity(mini_flux_loaded, mini_flux_loaded.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    model = Velocity(mini_flux_loaded, mini_flux_loaded.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
     with torch.no_grad():
         velocity = model.scaled({"semantic": 1.0})(torch.ones(2, 16, 4, 4), torch.zeros(2))
     assert velocity.isfinite().all()

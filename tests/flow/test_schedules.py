@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.flow.schedules import ContentPreserving, RectifiedFlow, shift_mu, shifted_sigmas
+from utils.flow.schedules import ContentPreserving, RectifiedFlow
 
 
 @pytest.fixture
@@ -51,38 +51,3 @@ def test_velocity_is_the_derivative_of_x_t(schedule, latents):
     torch.testing.assert_close(
         (ahead - behind) / (2 * step), schedule.velocity(x_0, noise), atol=1e-8, rtol=0
     )
-
-
-@pytest.mark.parametrize("steps", [1, 2, 28, 50])
-@pytest.mark.parametrize("image_seq_len", [4, 64, 256, 1024, 4096])
-def test_sigmas_equal_diffusers(steps, image_seq_len):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-    from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
-
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
-    )
-    mu = calculate_shift(image_seq_len, 256, 4096, 0.5, 1.15)
-    retrieve_timesteps(scheduler, steps, sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-    ours = shifted_sigmas(steps, image_seq_len, 0.5, 1.15, 256, 4096)
-    assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, scheduler.sigmas, atol=2e-7, rtol=0)
-
-
-def test_equal_shifts_give_the_static_shift():
-    """mu = log(shift) is the fixed shift of schedulers without dynamic shifting."""
-    shift = 3.0
-    base = torch.linspace(1, 1 / 10, 10)
-    expected = shift * base / (1 + (shift - 1) * base)
-    mu = float(np.log(shift))
-    torch.testing.assert_close(shifted_sigmas(10, 64, mu, mu)[:-1], expected)
-
-
-def test_shift_passes_through_its_two_points():
-    assert shift_mu(256) == pytest.approx(0.5)
-    assert shift_mu(4096) == pytest.approx(1.15)
-
-
-def test_no_steps_is_an_error():
-    with pytest.raises(ValueError, match="at least 1"):
-        shifted_sigmas(0, 64)

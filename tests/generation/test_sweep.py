@@ -18,8 +18,7 @@ from utils.generation.gallery import write_images
 from utils.generation.sweep import applied_lora, sweep_images
 from utils.lora.files import save_lora
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 
 CONFIG = Config(
     resolution=MINI_RESOLUTION,
@@ -33,7 +32,7 @@ CONFIG = Config(
 
 
 @pytest.fixture
-def lora(mini_flux_loaded: Flux, tmp_path: Path) -> Path:
+def lora(mini_flux_loaded: Base, tmp_path: Path) -> Path:
     """The file of an adapter that changes the velocity a good deal."""
     transformer = mini_flux_loaded.transformer
     add_adapter(transformer, "semantic", rank=2, alpha=2)
@@ -45,11 +44,11 @@ def lora(mini_flux_loaded: Flux, tmp_path: Path) -> Path:
     return tmp_path / "lora.safetensors"
 
 
-def encode(flux: Flux, *prompts: str) -> PromptEmbeds:
+def encode(flux: Base, *prompts: str) -> PromptEmbeds:
     return flux.encode_prompts(prompts, MINI_SEQUENCE_LENGTH)
 
 
-def test_pixels_of_every_skip_and_scale(mini_flux_loaded: Flux, lora: Path) -> None:
+def test_pixels_of_every_skip_and_scale(mini_flux_loaded: Base, lora: Path) -> None:
     flux, counts = mini_flux_loaded, []
     with applied_lora(flux.transformer, lora) as metadata:
         images = sweep_images(
@@ -74,7 +73,7 @@ def test_pixels_of_every_skip_and_scale(mini_flux_loaded: Flux, lora: Path) -> N
     assert early > late > 1e-4
 
 
-def test_an_image_does_not_depend_on_its_batch(mini_flux_loaded: Flux, lora: Path) -> None:
+def test_an_image_does_not_depend_on_its_batch(mini_flux_loaded: Base, lora: Path) -> None:
     flux, prompts = mini_flux_loaded, ("a cat", "a dog", "a red hill")
     with applied_lora(flux.transformer, lora):
         together = sweep_images(flux, encode(flux, *prompts), [1, 2, 3], [1], [0.5], CONFIG)[1][0.5]
@@ -84,7 +83,7 @@ def test_an_image_does_not_depend_on_its_batch(mini_flux_loaded: Flux, lora: Pat
     assert (together[0] - together[1]).abs().mean() > 1e-3
 
 
-def test_the_lora_is_gone_afterwards_whatever_happens(mini_flux_loaded: Flux, lora: Path) -> None:
+def test_the_lora_is_gone_afterwards_whatever_happens(mini_flux_loaded: Base, lora: Path) -> None:
     flux = mini_flux_loaded
     before = sweep_images(flux, encode(flux, ""), [1], [0], [0.0], CONFIG)[0][0.0]
     with pytest.raises(RuntimeError), applied_lora(flux.transformer, lora):
@@ -98,7 +97,7 @@ def test_the_lora_is_gone_afterwards_whatever_happens(mini_flux_loaded: Flux, lo
         pass
 
 
-def test_what_cannot_be_generated(mini_flux_loaded: Flux) -> None:
+def test_what_cannot_be_generated(mini_flux_loaded: Base) -> None:
     flux = mini_flux_loaded
     with pytest.raises(ValueError, match="at least one seed"):
         sweep_images(flux, encode(flux, ""), [], [0], [0.0], CONFIG)
@@ -108,7 +107,7 @@ def test_what_cannot_be_generated(mini_flux_loaded: Flux) -> None:
         sweep_images(flux, encode(flux, "a", "b"), [1, 2, 3], [0], [0.0], CONFIG)
 
 
-def test_files_and_grids(mini_flux_loaded: Flux, lora: Path, tmp_path: Path) -> None:
+def test_files_and_grids(mini_flux_loaded: Base, lora: Path, tmp_path: Path) -> None:
     flux, prompts = mini_flux_loaded, ["a cat", "a dog"]
     config = replace(
         CONFIG,

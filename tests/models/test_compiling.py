@@ -11,9 +11,9 @@ from torch._dynamo.utils import counters
 from tests.conftest import MINI_SEQUENCE_LENGTH
 from utils.flow.passes import PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
+from utils.models.base import Base
 from utils.models.compiling import compile_blocks
-from utils.models.flux1 import Flux
-from utils.models.velocity import FluxVelocity, PromptedVelocity
+from utils.models.velocity import PromptedVelocity, Velocity
 from utils.training.methods import build_objective
 
 BACKEND = "aot_eager"  # traces forward and backward as inductor does, and needs no C++ compiler
@@ -33,12 +33,12 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def model_of(flux: Flux) -> FluxVelocity:
+def model_of(flux: Base) -> Velocity:
     for seed, name in enumerate(("content", "semantic")):
         add_adapter(flux.transformer, name, 2, 1, seed=seed)
         for weight in adapter_parameters(flux.transformer, name)[1::2]:
             weight.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(seed))
-    return FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    return Velocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
 
 
 def batch_of(seed: int) -> PairBatch:
@@ -47,7 +47,7 @@ def batch_of(seed: int) -> PairBatch:
     return PairBatch(source, target, torch.rand(1, generator=generator), noise)
 
 
-def step(model: FluxVelocity, seed: int, joint: bool) -> list[torch.Tensor]:
+def step(model: Velocity, seed: int, joint: bool) -> list[torch.Tensor]:
     """A training step's gradients."""
     prompted = PromptedVelocity(model.flux, {"": model.embeds}, model.guidance_scale)
     for losses in build_objective("train_image", 4.0, 1.0, joint).losses(prompted, batch_of(seed)):
@@ -64,7 +64,7 @@ def step(model: FluxVelocity, seed: int, joint: bool) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("joint", [True, False])
-def test_training_steps_compile_once(mini_flux_loaded: Flux, joint: bool) -> None:
+def test_training_steps_compile_once(mini_flux_loaded: Base, joint: bool) -> None:
     model = model_of(mini_flux_loaded)
     expected = step(model, 0, joint)
     compile_blocks(mini_flux_loaded.transformer, BACKEND)
@@ -78,7 +78,7 @@ def test_training_steps_compile_once(mini_flux_loaded: Flux, joint: bool) -> Non
 
 
 @torch.no_grad()
-def test_scales_and_switching_compile_nothing_anew(mini_flux_loaded: Flux) -> None:
+def test_scales_and_switching_compile_nothing_anew(mini_flux_loaded: Base) -> None:
     model = model_of(mini_flux_loaded)
     x_t, sigma = batch_of(0).source.repeat(3, 1, 1, 1), torch.full((3,), 0.5)
 
@@ -96,7 +96,7 @@ def test_scales_and_switching_compile_nothing_anew(mini_flux_loaded: Flux) -> No
     assert graphs() == before
 
 
-def test_training_and_sampling_in_turn_compile_nothing_anew(mini_flux_loaded: Flux) -> None:
+def test_training_and_sampling_in_turn_compile_nothing_anew(mini_flux_loaded: Base) -> None:
     model = model_of(mini_flux_loaded)
     compile_blocks(mini_flux_loaded.transformer, BACKEND)
 

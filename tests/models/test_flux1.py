@@ -12,9 +12,9 @@ from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from utils.errors import UserError
 from utils.flow.passes import PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import image_ids, load_flux, pack_latents, unpack_latents
-from utils.models.velocity import FluxVelocity, PromptedVelocity
+from utils.models.base import PromptEmbeds, load_base_model
+from utils.models.flux1 import image_ids, pack_latents, unpack_latents
+from utils.models.velocity import PromptedVelocity, Velocity
 from utils.training.methods import build_objective
 
 PROMPTS = ["an old man with glasses", "a smiling cat"]
@@ -171,7 +171,7 @@ def test_loaded_frozen_and_in_eval_mode(mini_flux_loaded):
 
 
 def test_bfloat16_base_gives_float32_latents_and_velocities(mini_flux, latents):
-    flux = load_flux(str(mini_flux), torch.device("cpu"), torch.bfloat16)
+    flux = load_base_model(str(mini_flux), torch.device("cpu"), torch.bfloat16)
     assert flux.transformer.dtype == torch.bfloat16
     embeds = flux.encode_prompts(PROMPTS, MINI_SEQUENCE_LENGTH)
     assert flux.encode_images(torch.zeros(1, 3, 32, 32)).dtype == torch.float32
@@ -179,7 +179,7 @@ def test_bfloat16_base_gives_float32_latents_and_velocities(mini_flux, latents):
 
 
 def test_parts_come_when_they_are_needed_and_come_back(mini_flux):
-    flux = load_flux(str(mini_flux), torch.device("cpu"), torch.float32)
+    flux = load_base_model(str(mini_flux), torch.device("cpu"), torch.float32)
     assert set(flux.parts) == {"scheduler"}
     embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
     assert "transformer" not in flux.parts
@@ -196,7 +196,7 @@ def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(
         UserError, match=r"pretrained_model_name_or_path.*expected a diffusers FLUX model"
     ) as caught:
-        load_flux(str(tmp_path), torch.device("cpu"), torch.float32)
+        load_base_model(str(tmp_path), torch.device("cpu"), torch.float32)
     assert "\n" not in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_scaled_velocity_is_the_slider(mini_flux_loaded, latents):
     add_adapter(flux.transformer, "semantic", 2, 1)
     for weight in adapter_parameters(flux.transformer, "semantic"):
         weight.data.fill_(0.1)
-    model = FluxVelocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    model = Velocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
     sigma = torch.tensor([0.4, 0.4])
     with torch.no_grad():
         bare = model(latents, sigma)
@@ -236,7 +236,7 @@ def test_scales_of_one_batch_are_as_each_alone(mini_flux_loaded, latents, batch_
         for weight in adapter_parameters(flux.transformer, name):
             weight.data.normal_(0, 0.3)
     embeds = flux.encode_prompts(prompts, MINI_SEQUENCE_LENGTH)
-    model = FluxVelocity(flux, embeds, 3.5, batch_size)
+    model = Velocity(flux, embeds, 3.5, batch_size)
     each = [
         {},
         {"semantic": 1.0},

@@ -16,10 +16,10 @@ from utils.generation.sweep import applied_lora
 from utils.lora.files import save_lora
 from utils.lora.metadata import BASE_HASH
 from utils.models.adapters import adapter_parameters, add_adapter, linear_layers, remove_adapter
-from utils.models.flux1 import Flux, load_flux
+from utils.models.base import Base, load_base_model
 from utils.models.identity import base_hash
 from utils.models.quantization import QUANTIZATIONS
-from utils.models.velocity import FluxVelocity
+from utils.models.velocity import Velocity
 
 CPU = torch.device("cpu")
 LIBRARIES = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
@@ -28,14 +28,14 @@ TOLERANCES = {"nf4": 0.2, "int8": 0.02, "fp8": 0.06}  # of the velocity's norm; 
 TRAIN = Mix({"semantic": 1.0}, train=("semantic",))
 
 
-def quantized(folder: Path, quantization: str) -> Flux:
+def quantized(folder: Path, quantization: str) -> Base:
     if quantization != "none":
         pytest.importorskip(LIBRARIES[quantization])
-    return load_flux(str(folder), CPU, torch.bfloat16, quantization)
+    return load_base_model(str(folder), CPU, torch.bfloat16, quantization)
 
 
-def model_of(flux: Flux) -> FluxVelocity:
-    return FluxVelocity(flux, flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH), 3.5)
+def model_of(flux: Base) -> Velocity:
+    return Velocity(flux, flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH), 3.5)
 
 
 def drawn() -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,6 +139,6 @@ def test_without_the_library(mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setitem(QUANTIZATIONS, "nf4", without)
     with pytest.raises(UserError, match=r"nf4: expected its library \(pip install .\[quantization\]\)"):
-        _ = load_flux(str(mini_flux), CPU, torch.bfloat16, "nf4").transformer
+        _ = load_base_model(str(mini_flux), CPU, torch.bfloat16, "nf4").transformer
     with pytest.raises(UserError, match=r"expected one of none, nf4.*found fp4 \(did you mean 'nf4'"):
-        _ = load_flux(str(mini_flux), CPU, torch.bfloat16, "fp4").transformer
+        _ = load_base_model(str(mini_flux), CPU, torch.bfloat16, "fp4").transformer

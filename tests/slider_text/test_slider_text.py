@@ -17,7 +17,7 @@ from utils.data.prompts import SliderPrompt, load_prompts, load_slider_prompts
 from utils.errors import run_cli
 from utils.flow.objectives import TextSlider
 from utils.models.adapters import adapter_names, add_adapter
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 from utils.models.velocity import PromptedVelocity
 from utils.training.batches import TextBatches
 
@@ -65,7 +65,7 @@ def slider(site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 # --- the two commands ---
 
 
-def test_train_then_generate(site: Path, slider: Script, loads: list[Flux]) -> None:
+def test_train_then_generate(site: Path, slider: Script, loads: list[Base]) -> None:
     status, out, err = slider("train_slider_text_script")
     assert status == 0, err
     assert "2 of 2 runs done" in out
@@ -106,7 +106,7 @@ def prompts(tmp_path: Path) -> list[SliderPrompt]:
 
 
 @pytest.fixture
-def batches(site: Path, prompts: list[SliderPrompt], mini_flux_loaded: Flux) -> Callable[..., TextBatches]:
+def batches(site: Path, prompts: list[SliderPrompt], mini_flux_loaded: Base) -> Callable[..., TextBatches]:
     """Batches of the prompts on the miniature model, for a study with the given keys."""
     texts = {text for prompt in prompts for text in prompt.texts}
     embeds = {text: mini_flux_loaded.encode_prompts([text], MINI_SEQUENCE_LENGTH) for text in texts}
@@ -119,7 +119,7 @@ def batches(site: Path, prompts: list[SliderPrompt], mini_flux_loaded: Flux) -> 
 
 @pytest.mark.parametrize("step", [0, 1, 3])
 def test_x_t_is_the_models_own_trajectory(
-    step: int, batches: Callable[..., TextBatches], mini_flux_loaded: Flux
+    step: int, batches: Callable[..., TextBatches], mini_flux_loaded: Base
 ) -> None:
     """Against Euler's method written out, image by image."""
     drawn = batches(f"start_step={step}", f"end_step={step}").draw(torch.Generator().manual_seed(5))
@@ -169,7 +169,7 @@ def test_every_prompt_and_step_is_drawn_and_none_beyond(batches: Callable[..., T
 
 
 def test_only_the_semantic_adapter_changes(
-    batches: Callable[..., TextBatches], mini_flux_loaded: Flux
+    batches: Callable[..., TextBatches], mini_flux_loaded: Base
 ) -> None:
     """Neither the base nor another adapter gets gradients, nor does another adapter count in x_t."""
     transformer = mini_flux_loaded.transformer
@@ -221,7 +221,7 @@ def test_the_shipped_study_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["train_slider_text_script", "gen_image_script"])
 def test_bad_input_is_one_line_before_any_model_is_loaded(
-    name: str, site: Path, slider: Script, loads: list[Flux]
+    name: str, site: Path, slider: Script, loads: list[Base]
 ) -> None:
     def message(*arguments: str) -> str:
         status, out, err = slider(name, *arguments)

@@ -17,7 +17,7 @@ from utils.config.runs import expand_runs
 from utils.data.pairs import load_pairs
 from utils.data.pixels import to_images
 from utils.generation.sweep import applied_lora, sweep_images
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ def test_every_run_is_measured_and_written(site: Path, script: Script, table: Sc
 
 
 def test_what_is_measured_is_the_loras_effect(
-    site: Path, script: Script, table: Script, mini_flux_loaded: Flux
+    site: Path, script: Script, table: Script, mini_flux_loaded: Base
 ) -> None:
     script("train_image_script", "--c=mini", "datasets=age", "lr=0.05")
     from tinyflux.edits import measure
@@ -124,7 +124,7 @@ def test_single_pairs_versions_and_hidden_colours(site: Path, script: Script, ta
 
 
 def test_faults_come_before_any_model_is_loaded(
-    site: Path, script: Script, table: Script, loads: list[Flux]
+    site: Path, script: Script, table: Script, loads: list[Base]
 ) -> None:
     status, _, error = table()
     assert (status, len(error.splitlines())) == (2, 1)

@@ -14,7 +14,7 @@ from tests.conftest import TRAIN, Script, command
 from utils.config.load import read_config
 from utils.config.runs import Run
 from utils.models.adapters import adapter_names
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 from utils.training import trainer
 
 SCRIPTS = ("train_image_script", "gen_image_script")
@@ -76,7 +76,7 @@ def test_every_method_trains_two_steps_and_leaves_the_base_bit_for_bit(
     pristine: dict[str, torch.Tensor] = {}
     train_run = trainer.train_run
 
-    def noting(run: Run, flux: Flux, *rest: object) -> object:
+    def noting(run: Run, flux: Base, *rest: object) -> object:
         pristine.update({name: weight.clone() for name, weight in flux.transformer.state_dict().items()})
         return train_run(run, flux, *rest)
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from tests.conftest import TRAIN
 from utils.errors import UserError
 from utils.jobs.prepare import load_base, prepare
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 from utils.training.distributed import shard
 
 ARGUMENTS = ["--c=mini", "datasets=[age]", "train_iteration=6", "save_per_steps=2", "rank=4", "log_every=1"]
@@ -284,7 +284,7 @@ def test_only_trainings_are_launched(site: Path, monkeypatch: pytest.MonkeyPatch
     [("FSDP_VERSION", "1", "fsdp_version 2, found 1"), ("FSDP_OFFLOAD_PARAMS", "true", "false, found true")],
 )
 def test_what_fsdp_can_not_do_here_is_said(
-    key: str, value: str, message: str, mini_flux_loaded: Flux, monkeypatch: pytest.MonkeyPatch
+    key: str, value: str, message: str, mini_flux_loaded: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (set_keys := {**FSDP, key: value}):
         monkeypatch.setenv(name, set_keys[name])

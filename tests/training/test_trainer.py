@@ -24,7 +24,7 @@ from utils.flow.mixes import Mix
 from utils.flow.passes import PairBatch
 from utils.lora.files import load_lora
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
-from utils.models.flux1 import Flux, load_flux
+from utils.models.base import Base, load_base_model
 from utils.models.identity import base_hash
 from utils.models.velocity import PromptedVelocity
 from utils.records import read_record
@@ -55,7 +55,7 @@ def make_run(folder: Path, **changes) -> Run:
     return expand_runs(replace(config, **changes))[0]
 
 
-def learn(run: Run, flux: Flux, pairs: Sequence[ImagePair], objective) -> None:
+def learn(run: Run, flux: Base, pairs: Sequence[ImagePair], objective) -> None:
     """Train on image pairs under the empty prompt."""
     embeds = {"": flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)}
     train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)
@@ -147,9 +147,9 @@ def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_schedule
     """The same training written out step by step, from the documented order of random draws."""
     device = torch.device("cpu")
     run = make_run(tmp_path, lr_scheduler=lr_scheduler, joint_passes=False)
-    learn(run, load_flux(str(mini_flux), device, torch.float32), pairs, objective_of(run))
+    learn(run, load_base_model(str(mini_flux), device, torch.float32), pairs, objective_of(run))
 
-    flux = load_flux(str(mini_flux), device, torch.float32)
+    flux = load_base_model(str(mini_flux), device, torch.float32)
     transformer = flux.transformer
     sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
     targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
@@ -312,7 +312,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, mini_flux_loaded, pair
 
 
 def test_bfloat16_base_trains_float32_adapters(tmp_path, mini_flux, pairs):
-    flux = load_flux(str(mini_flux), torch.device("cpu"), torch.bfloat16)
+    flux = load_base_model(str(mini_flux), torch.device("cpu"), torch.bfloat16)
     run = make_run(
         tmp_path, dtype="bfloat16", train_iteration=40, save_per_steps=40, log_every=20, cfg_eta=1.0
     )

@@ -40,7 +40,7 @@ class Config:
     dtype: str = "bfloat16"  # of the frozen base; adapters are always float32
     quantization: str = "none"  # of the frozen base's blocks: none, nf4 (bitsandbytes), int8, fp8 (torchao)
     compile: bool = False  # compile the transformer's blocks: faster steps after a minute or so
-    max_sequence_length: int = 512  # T5 tokens a prompt
+    max_sequence_length: int = 512  # tokens a prompt
 
     # the pairs: datasets_folder/DATASET/{source_folder,target_folder}, matched by file stem
     datasets_folder: str = "datasets"
@@ -189,8 +189,7 @@ _RULES: dict[str, Rule] = {
         lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?|\d+", value) is not None,
         "auto, cpu, cuda, cuda:N or N",
     ),
-    # The VAE shrinks by 8 and FLUX packs 2 x 2 latents into a token.
-    "resolution": ((lambda value: 0 < value <= 8192 and value % 16 == 0), "a multiple of 16 up to 8192"),
+    "resolution": _between(1, 8192),  # a multiple of what the family of the base says, see families.py
     "dtype": _one_of(DTYPES),
     "quantization": _one_of(QUANTIZATIONS),
     "resize": _one_of(RESIZE_RULES),

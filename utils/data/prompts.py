@@ -24,7 +24,8 @@ class SliderPrompt:
         action: enhance or erase.
         guidance_scale: eta, the strength of the guidance along positive - unconditional, more than 0; the
             same in all entries of a file.
-        resolution: pixels a side, a positive multiple of 16; 0, in the file "base", is the base model's.
+        resolution: pixels a side, a multiple that the base's family says; 0, in the file "base", is the
+            base model's.
         batch_size: images a step.
     """
 
@@ -120,7 +121,7 @@ _EXPECTED = {
     **dict.fromkeys(_PROMPTS, "a text"),
     "action": " or ".join(ACTIONS),
     "guidance_scale": "a number more than 0",
-    "resolution": 'a positive multiple of 16, or "base"',
+    "resolution": 'pixels a side, or "base"',
     "batch_size": "a whole number from 1 on",
     "attributes": "a list of texts",
 }
@@ -135,4 +136,4 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, str) and (name != "action" or value in ACTIONS)
     if isinstance(value, bool) or not isinstance(value, int | float if name == "guidance_scale" else int):
         return False
-    return 0 < value < float("inf") and (name != "resolution" or value % 16 == 0)
+    return 0 < value < float("inf")

@@ -16,7 +16,7 @@ VelocityFn = Callable[[Tensor, Tensor], Tensor]
 """(x_t of shape (B, ...), sigma of shape (B,)) -> velocity, shaped like x_t."""
 
 Fields = Callable[..., VelocityFn]
-"""Adapter scales -> velocity field; {} is the bare base model. `FluxVelocity.scaled` is one.
+"""Adapter scales -> velocity field; {} is the bare base model. `Velocity.scaled` is one.
 
 Called with n of them, it gives the field of a batch of n equal parts, each at its own: one forward pass.
 """

@@ -23,14 +23,13 @@ from utils.generation.sweep import (
     inversion_of,
     sweep_batches,
 )
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 from utils.records import recorded
 from utils.report.figures import Grid, draw_grid, save_gif
 
 
 def write_images(
-    run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
+    run: Run, flux: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> list[Path]:
     """Generate a run's images with the LoRAs run.lora_paths now applied, and write them and a grid a seed.
 
@@ -158,7 +157,7 @@ def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits:
 
 
 def generate_run(
-    run: Run, flux: Flux, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
+    run: Run, flux: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
     with applied_loras(flux.transformer, run.lora_paths, run.config.other_base), forwards_told(flux):
@@ -168,7 +167,7 @@ def generate_run(
 
 def generate_photo_run(
     run: RealRun,
-    flux: Flux,
+    flux: Base,
     photo: Photo,
     seeds: Sequence[int],
     prompts: Sequence[str],

@@ -23,9 +23,8 @@ from utils.flow.sampling import OnStep, Scale, initial_noise, sweep_skips
 from utils.lora.files import load_lora
 from utils.lora.metadata import check_base
 from utils.models.adapters import remove_adapter
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
-from utils.models.velocity import FluxVelocity, ScaledVelocity
+from utils.models.base import Base, PromptEmbeds
+from utils.models.velocity import ScaledVelocity, Velocity
 
 Sweep = dict[int, dict[Scale, Tensor]]
 """{skip: {scale: pixels (B, 3, H, W) in [-1, 1], float32 on the CPU}}"""
@@ -65,7 +64,7 @@ def semantic_names(count: int) -> list[str]:
 
 
 @contextmanager
-def forwards_told(flux: Flux) -> Iterator[None]:
+def forwards_told(flux: Base) -> Iterator[None]:
     """Print how often the transformer was called inside, and with how many images."""
     before = replace(flux.forwards)
     yield
@@ -74,7 +73,7 @@ def forwards_told(flux: Flux) -> Iterator[None]:
 
 
 def sweep_images(
-    flux: Flux,
+    flux: Base,
     embeds: PromptEmbeds,
     seeds: Sequence[int],
     skips: Sequence[int],
@@ -113,7 +112,7 @@ def sweep_images(
 
 
 def sweep_batches(
-    flux: Flux,
+    flux: Base,
     embeds: PromptEmbeds,
     seeds: Sequence[int],
     skips: Sequence[int],
@@ -122,11 +121,10 @@ def sweep_batches(
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Sequence[int], Sweep[Scale]]]:
     """Yield up to batch_size_gen seeds at a time, as (these seeds, their images); see `sweep_images`."""
-    height = width = config.resolution // 8
-    shape = (flux.latent_channels, height, width)
+    shape = flux.latent_shape(config.resolution, config.resolution)
     on_step = _counter(progress)
     names = semantic_names(len(scales[0]) if scales and isinstance(scales[0], tuple) else 1)
-    sigmas = flux.sigmas(config.num_inference_steps, height, width)
+    sigmas = flux.sigmas(config.num_inference_steps, *shape[1:])
     embeds, batch_size = embeds.expand(len(seeds)), config.batch_size_gen
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]
@@ -148,9 +146,7 @@ def sweep_batches(
         )
 
 
-def velocity_for(
-    model: FluxVelocity, names: Sequence[str]
-) -> Callable[[Sequence[SliderScale]], ScaledVelocity]:
+def velocity_for(model: Velocity, names: Sequence[str]) -> Callable[[Sequence[SliderScale]], ScaledVelocity]:
     """Slider scales -> velocity of a batch with a part at each; the edits are the adapters `names`."""
 
     def at(scales: Sequence[SliderScale]) -> ScaledVelocity:
@@ -176,8 +172,8 @@ def _counter(progress: Callable[[int], object] | None) -> OnStep | None:
     return on_step
 
 
-def _model(flux: Flux, embeds: PromptEmbeds, config: Config) -> FluxVelocity:
-    return FluxVelocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
+def _model(flux: Base, embeds: PromptEmbeds, config: Config) -> Velocity:
+    return Velocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
 
 
 def inversion_of(config: Config) -> Inversion:
@@ -185,7 +181,7 @@ def inversion_of(config: Config) -> Inversion:
     return build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
 
 
-def edit_photo(run: RealRun, flux: Flux, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep[float]:
+def edit_photo(run: RealRun, flux: Base, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep[float]:
     """Edit a photograph with the adapters "semantic" and, for `inversion: lora`, "inversion" now there.
 
     Args:

@@ -22,12 +22,11 @@ from utils.errors import UserError
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
 from utils.machine import REPOSITORY, resolve_device, resolve_model_path
-from utils.models.families import TARGETS
+from utils.models.families import Family, family_at, train_methods
 from utils.training.methods import method_of
 
 if TYPE_CHECKING:
-    from utils.models.base import PromptEmbeds
-    from utils.models.flux1 import Flux
+    from utils.models.base import Base, PromptEmbeds
 
 CONFIG_FOLDER = Path("config")
 
@@ -71,14 +70,23 @@ def prepare(
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
     enter_config_folder()
-    config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, TARGETS)
+    config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
+    model_path = resolve_model_path(config.pretrained_model_name_or_path)
+    check_fits(config, family_at(model_path))
     return Study(
         config=config,
-        model_path=resolve_model_path(config.pretrained_model_name_or_path),
+        model_path=model_path,
         arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
         dry_run=args.dry_run,
         training=training,
     )
+
+
+def check_fits(config: Config, family: Family | None) -> None:
+    """Raise `UserError` for a config that the base's family can't do; one not known yet is not asked."""
+    if family is not None:
+        family.check_size(config.resolution, "resolution")
+        family.linears(config.train_method)
 
 
 def enter_config_folder() -> None:
@@ -115,7 +123,7 @@ def list_runs(runs: Sequence[AnyRun], paths: Callable[[AnyRun], Mapping[str, obj
             print(f"  {what:9} {path}")
 
 
-def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, PromptEmbeds]]:
+def load_base(study: Study, prompts: Collection[str]) -> tuple[Base, dict[str, PromptEmbeds]]:
     """Load the study's base model and encode all prompts; the text encoders are let go.
 
     Args:
@@ -131,8 +139,8 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     """
     import torch
 
+    from utils.models.base import load_base_model
     from utils.models.compiling import compile_blocks
-    from utils.models.flux1 import load_flux
     from utils.models.memory import out_of_memory
     from utils.training.distributed import join, launched, process_count, shard, sharding
 
@@ -143,7 +151,8 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Flux, dict[str, P
     together = f", {process_count()} processes" if process_count() > 1 else ""
     print(f"base: {study.model_path} on {device}, {config.dtype}{together}", flush=True)
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
-    flux = load_flux(study.model_path, device, getattr(torch, config.dtype), config.quantization)
+    flux = load_base_model(study.model_path, device, getattr(torch, config.dtype), config.quantization)
+    check_fits(config, flux.family)
     length = config.max_sequence_length
     try:
         embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}

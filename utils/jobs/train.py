@@ -10,6 +10,7 @@ from utils.config.runs import Run
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Study, check_hub, list_runs, load_base, prepare
 from utils.machine import check_writable
+from utils.models.families import family_at
 from utils.training.methods import method_of
 from utils.training.sources import Source, shared
 
@@ -41,8 +42,11 @@ def train_command(
 
     # The fingerprints first: a file replaced meanwhile is then another one's next time.
     fingerprints = {name: source.fingerprint() for name, source in sources.items()}
+    family = family_at(study.model_path)
     for source in sources.values():
         source.read()
+        if family is not None:
+            source.check_fits(family)
     for run in runs:
         check_writable(run.folder)
 

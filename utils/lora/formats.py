@@ -22,37 +22,13 @@ from torch import Tensor
 from utils.errors import UserError, nearest
 from utils.lora import kohya
 from utils.lora.linear import MAX_ALPHA, Endings, LinearLora, Misfit
+from utils.models.families import FAMILIES
 
 _DIFFUSERS_PREFIX = "transformer."
 _DIFFUSERS_CONFIG = "lora_adapter_metadata"
 _DIFFUSERS = Endings(".lora_A.weight", ".lora_B.weight")
 _REFERENCE_PREFIX = "lora_unet_"
 _REFERENCE = Endings(".lora_down.weight", ".lora_up.weight")
-
-# the linears of FLUX, by kind of block; "" is outside of blocks
-_VOCABULARY = {
-    "transformer_blocks": (
-        *(f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")),
-        *(f"attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
-        *(f"{ff}.net.{part}" for ff in ("ff", "ff_context") for part in ("0.proj", "2")),
-        *("norm1.linear", "norm1_context.linear"),
-    ),
-    "single_transformer_blocks": (
-        *(f"attn.{name}" for name in ("to_q", "to_k", "to_v")),
-        *("proj_mlp", "proj_out", "norm.linear"),
-    ),
-    "": (
-        *("x_embedder", "context_embedder", "norm_out.linear", "proj_out"),
-        *(
-            f"time_text_embed.{part}_embedder.linear_{number}"
-            for part in ("timestep", "guidance", "text")
-            for number in (1, 2)
-        ),
-    ),
-}
-_UNDERSCORED = {
-    block: {name.replace(".", "_"): name for name in names} for block, names in _VOCABULARY.items()
-}
 
 Encoded = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors by file key, and what the header must say for them to be read back as they were."""
@@ -95,7 +71,7 @@ def recognise(keys: Iterable[str]) -> str:
     claimed = {name: sum(map(layout.claims, keys)) for name, layout in FORMATS.items()}
     best = max(claimed, key=lambda name: claimed[name])
     if not claimed[best]:
-        raise Misfit([f"{key} matches no linear of FLUX" for key in keys] or ["no tensors"])
+        raise Misfit([f"{key} matches no linear of a base" for key in keys] or ["no tensors"])
     return best
 
 
@@ -152,13 +128,16 @@ def _decode_reference(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def _dotted(underscored: str) -> str | None:
-    """transformer_blocks_0_ff_net_2 -> transformer_blocks.0.ff.net.2; None for what is no linear of FLUX."""
-    match = re.fullmatch(r"((?:single_)?transformer_blocks)_(\d+)_(\w+)", underscored)
-    if match is None:
-        return _UNDERSCORED[""].get(underscored)
-    block, number, rest = match.groups()
-    name = _UNDERSCORED[block].get(rest)
-    return name and f"{block}.{number}.{name}"
+    """transformer_blocks_0_ff_net_2 -> transformer_blocks.0.ff.net.2; None for what is no family's linear."""
+    for family in FAMILIES.values():
+        for kind, linears in family.lora.linears.items():
+            names = {name.replace(".", "_"): name for name in linears}
+            match = re.fullmatch(rf"{kind}_(\d+)_(\w+)", underscored) if kind else None
+            if match and match[2] in names:
+                return f"{kind}.{match[1]}.{names[match[2]]}"
+            if not kind and underscored in names:
+                return names[underscored]
+    return None
 
 
 FORMATS: dict[str, Format] = {

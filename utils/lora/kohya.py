@@ -17,6 +17,7 @@ from torch import Tensor
 
 from utils.lora.fusing import Place, fuse, split
 from utils.lora.linear import MAX_ALPHA, MAX_RANK, Endings, LinearLora, Misfit
+from utils.models.families import FAMILIES, LoraNames
 
 HEADER = "kohya_parts"
 """Metadata key of the note: {stem: [[first, rank, alpha, low] or null for each part]}, as in `Place`."""
@@ -24,56 +25,12 @@ HEADER = "kohya_parts"
 _PREFIX = "lora_unet_"
 _ENDINGS = Endings(".lora_down.weight", ".lora_up.weight")
 
-# kind of block -> (its name in diffusers, {module: linears in diffusers, in the order of their rows})
-_BLOCKS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
-    "double_blocks": (
-        "transformer_blocks",
-        {
-            "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-            "txt_attn_qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-            "img_attn_proj": ("attn.to_out.0",),
-            "txt_attn_proj": ("attn.to_add_out",),
-            "img_mlp_0": ("ff.net.0.proj",),
-            "img_mlp_2": ("ff.net.2",),
-            "txt_mlp_0": ("ff_context.net.0.proj",),
-            "txt_mlp_2": ("ff_context.net.2",),
-            "img_mod_lin": ("norm1.linear",),
-            "txt_mod_lin": ("norm1_context.linear",),
-        },
-    ),
-    "single_blocks": (
-        "single_transformer_blocks",
-        {
-            "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-            "linear2": ("proj_out",),
-            "modulation_lin": ("norm.linear",),
-        },
-    ),
-}
-# outside of blocks; sd-scripts has no LoRA for the final layer
-_OUTSIDE = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    **{
-        f"{module}_{layer}": f"time_text_embed.{embedder}_embedder.linear_{number}"
-        for module, embedder in (("time_in", "timestep"), ("guidance_in", "guidance"), ("vector_in", "text"))
-        for number, layer in ((1, "in_layer"), (2, "out_layer"))
-    },
-}
-_MODULES = {
-    (name, linear): (block, module, index)
-    for block, (name, modules) in _BLOCKS.items()
-    for module, linears in modules.items()
-    for index, linear in enumerate(linears)
-}
-_LIKELY = re.compile(
-    rf"{_PREFIX}(double_blocks|single_blocks|img_in|txt_in|\w+_in_(in|out)_layer|final_layer)"
-)
-
 
 def claims(key: str) -> bool:
     """Whether a key looks like this layout's."""
-    return _LIKELY.match(key) is not None
+    module = key.removeprefix(_PREFIX)
+    modules = [module for names in _names() for module in (*names.original, *names.original_outside)]
+    return key.startswith(_PREFIX) and module.startswith((*modules, "final_layer"))
 
 
 def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -128,32 +85,41 @@ def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
     return loras
 
 
+def _names() -> list[LoraNames]:
+    """The names of every family that has an original code of its own."""
+    return [family.lora for family in FAMILIES.values() if family.lora.original]
+
+
 def _shares(linears: Sequence[str]) -> list[int]:
-    """Outputs of fused linears, in units of the hidden size: FLUX's MLP is four times as wide."""
-    fused = len(linears) > 1
-    return [4 if fused and name.endswith(".proj_mlp") else 1 for name in linears]
+    """Outputs of fused linears, in units of the hidden size."""
+    wider = {name: times for names in _names() for name, times in names.wider.items()}
+    return [wider.get(name.rpartition(".")[2], 1) if len(linears) > 1 else 1 for name in linears]
 
 
 def _linears_of(module: str) -> tuple[str, ...] | None:
     """double_blocks_0_img_attn_qkv -> its linears in diffusers; None for what is no module."""
-    match = re.fullmatch(r"(double_blocks|single_blocks)_(\d+)_(\w+)", module)
-    if match is None:
-        return (_OUTSIDE[module],) if module in _OUTSIDE else None
-    block, number, rest = match.groups()
-    name, modules = _BLOCKS[block]
-    return tuple(f"{name}.{number}.{linear}" for linear in modules[rest]) if rest in modules else None
+    for names in _names():
+        if module in names.original_outside:
+            return (names.original_outside[module],)
+        for block, (name, modules) in names.original.items():
+            match = re.fullmatch(rf"{block}_(\d+)_(\w+)", module)
+            if match and match[2] in modules:
+                return tuple(f"{name}.{match[1]}.{linear}" for linear in modules[match[2]])
+    return None
 
 
 def _module_of(name: str) -> tuple[str | None, int]:
     """A linear's module, None if it has none, and which part of it the linear is."""
-    match = re.fullmatch(r"((?:single_)?transformer_blocks)\.(\d+)\.(.+)", name)
-    if match is None:
-        return next((module for module, linear in _OUTSIDE.items() if linear == name), None), 0
-    kind, number, linear = match.groups()
-    if (kind, linear) not in _MODULES:
-        return None, 0
-    block, module, index = _MODULES[kind, linear]
-    return f"{block}_{number}_{module}", index
+    for names in _names():
+        for module, linear in names.original_outside.items():
+            if linear == name:
+                return module, 0
+        for block, (kind, modules) in names.original.items():
+            match = re.fullmatch(rf"{kind}\.(\d+)\.(.+)", name)
+            for module, linears in modules.items() if match else ():
+                if match and match[2] in linears:
+                    return f"{block}_{match[1]}_{module}", linears.index(match[2])
+    return None, 0
 
 
 def _notes(metadata: Mapping[str, str]) -> dict[str, list[Place | None]]:

@@ -1,4 +1,4 @@
-"""Named LoRA adapters on a FLUX transformer: add, remove, mix and freeze.
+"""Named LoRA adapters on a transformer: add, remove, mix and freeze.
 
 This and utils/models/lora_layer.py are what knows peft.
 
@@ -20,19 +20,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from utils.errors import UserError, nearest
 from utils.flow.mixes import Mix
-from utils.models.families import TARGETS
+from utils.models.families import family_of
 from utils.models.lora_layer import Acting, StackedLora, acting, frozen, lora_weights
-
-
-def check_train_method(train_method: str) -> None:
-    """Raise UserError, naming those there are, unless `train_method` is a key of TARGETS."""
-    if train_method not in TARGETS:
-        raise UserError(
-            f"train_method: expected one of {', '.join(TARGETS)}, found {train_method}"
-            f"{nearest(train_method, TARGETS)}"
-        )
 
 
 def linear_layers(transformer: nn.Module) -> dict[str, nn.Linear]:
@@ -58,19 +48,18 @@ def add_adapter(
     smaller), B is zero: the model's output is unchanged until training moves B.
 
     Args:
-        transformer: a FLUX transformer, with or without other adapters.
+        transformer: the transformer, with or without other adapters.
         name: free name, for instance "semantic".
         rank: columns of B and rows of A, at least 1.
         alpha: scaling numerator.
-        train_method: which linears, a key of TARGETS.
+        train_method: which linears, one that its family knows.
         seed: of A. The global random state is not touched, and every device gets the same values.
 
     Raises:
         UserError: for an unknown train_method.
         ValueError: if the name is taken or the transformer has none of the method's linears.
     """
-    check_train_method(train_method)
-    suffixes = tuple(f".attn.{suffix}" for suffix in TARGETS[train_method])
+    suffixes = tuple(f".{linear}" for linear in family_of(transformer).linears(train_method))
     targets = [linear for linear in linear_layers(transformer) if linear.endswith(suffixes)]
     if not targets:
         raise ValueError(f"train_method {train_method}: the transformer has none of {', '.join(suffixes)}")
@@ -90,7 +79,7 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
     """Wrap the named linears with float32 LoRA layers, inactive and frozen; the caller sets the weights.
 
     Args:
-        transformer: a FLUX transformer, with or without other adapters.
+        transformer: the transformer, with or without other adapters.
         name: name of the adapter.
         sizes: (rank, alpha) of every linear to adapt, by the linear's name.
 
@@ -159,7 +148,7 @@ def use_mixes(transformer: nn.Module, mixes: Sequence[Mix]) -> Iterator[None]:
     gradients, and get them from the parts where they learn alone. Without mixes: the bare base model.
 
     Args:
-        transformer: a FLUX transformer.
+        transformer: the transformer.
         mixes: a scale of 0 leaves an adapter out; if all are, the model is the bare base bit for bit.
 
     Raises:

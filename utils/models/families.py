@@ -1,15 +1,200 @@
-"""Which linears each train_method trains. Nothing is imported here, so that a config is checked at once."""
+"""The families of base models: a row each, the facts that are known without loading one.
 
-_IMAGE_STREAM = ("to_q", "to_k", "to_v", "to_out.0")
-_TEXT_STREAM = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+A family is found by the pipeline that its model_index.json names; how its prompts, images and velocities are
+computed is a file of its own beside this one, imported when a base is loaded. Nothing heavy is imported here.
+"""
 
-# train_method -> the linears inside attention that get a LoRA. FLUX has no separate cross-attention: double
-# blocks attend jointly over text and image with a set of projections for each stream, single blocks over both
-# with one set (to_q, to_k, to_v; their output projection lies outside attention). So "xattn" is the text
-# stream, the part of attention that text conditions through, and "xattn-strict" its keys and values.
-TARGETS: dict[str, tuple[str, ...]] = {
-    "full": (*_IMAGE_STREAM, *_TEXT_STREAM),
-    "image": _IMAGE_STREAM,
-    "xattn": _TEXT_STREAM,
-    "xattn-strict": ("add_k_proj", "add_v_proj"),
-}
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class LoraNames:
+    """What a family's linears are called in LoRA files.
+
+    Attributes:
+        linears: kind of block -> its linears, "" for those outside of blocks, as diffusers names them.
+        original: kind of block in the original code -> (its name in diffusers, {module: linears that are one
+            there, in the order of their rows}).
+        original_outside: module outside of blocks in the original code -> linear.
+        wider: linears of fused modules whose outputs are a multiple of the others'.
+    """
+
+    linears: Mapping[str, tuple[str, ...]]
+    original: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
+    original_outside: Mapping[str, str] = field(default_factory=dict)
+    wider: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family.
+
+    Attributes:
+        pipeline: the class that its model_index.json names.
+        base: its `Base`, "module:Class".
+        transformer: the class of what is edited.
+        pixel_multiple: of the sides of its images.
+        targets: train_method -> ends of the names of the linears that get a LoRA.
+        blocks: names of the transformer's lists of repeated blocks.
+        lora: names in LoRA files.
+        presets: base in config/base/ -> GB of the card that it is for, in the order of what they need.
+    """
+
+    pipeline: str
+    base: str
+    transformer: str
+    pixel_multiple: int
+    targets: Mapping[str, tuple[str, ...]]
+    blocks: tuple[str, ...]
+    lora: LoraNames
+    presets: Mapping[str, int] = field(default_factory=dict)
+
+    def check_size(self, pixels: int, where: str) -> None:
+        """Raise `UserError` for an image side that the family can't have; `where` it stands."""
+        if pixels <= 0 or pixels % self.pixel_multiple:
+            raise UserError(f"{where}: expected a multiple of {self.pixel_multiple}, found {pixels}")
+
+    def linears(self, train_method: str) -> tuple[str, ...]:
+        """Ends of the names of the linears that a train_method trains; `UserError` for an unknown one."""
+        if train_method not in self.targets:
+            raise UserError(
+                f"train_method: expected one of {', '.join(self.targets)}, found {train_method!r}"
+                f"{nearest(train_method, self.targets)}"
+            )
+        return self.targets[train_method]
+
+
+def family_named(pipeline: str) -> Family:
+    """The family of a pipeline's class; raises `UserError`, naming those there are, for any other."""
+    for family in FAMILIES.values():
+        if family.pipeline == pipeline:
+            return family
+    known = {family.pipeline for family in FAMILIES.values()}
+    raise UserError(
+        f"pretrained_model_name_or_path: expected a pipeline of {', '.join(sorted(known))}, "
+        f"found {pipeline!r}{nearest(pipeline, known)}"
+    )
+
+
+def family_of(transformer: object) -> Family:
+    """The family of a transformer; raises `UserError`, naming those there are, for one of none."""
+    classes = [each.__name__ for each in type(transformer).__mro__]  # FSDP wraps the class in one of its own
+    for family in FAMILIES.values():
+        if family.transformer in classes:
+            return family
+    known = ", ".join(family.transformer for family in FAMILIES.values())
+    raise UserError(f"transformer: expected one of {known}, found {classes[0]}")
+
+
+def family_at(path: str) -> Family | None:
+    """The family of the model in a folder; None for a hub id, whose model_index.json is not at hand yet."""
+    index = Path(path) / "model_index.json"
+    return family_named(pipeline_in(index)) if index.is_file() else None
+
+
+def pipeline_in(index: Path) -> str:
+    """The pipeline that a model_index.json names; raises `UserError` if it is none."""
+    try:
+        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{index}: expected a diffusers model_index.json, found: {reason}") from None
+
+
+def train_methods() -> list[str]:
+    """Every train_method that some family knows."""
+    return list(dict.fromkeys(name for family in FAMILIES.values() for name in family.targets))
+
+
+def presets() -> dict[str, int]:
+    """Every family's presets."""
+    return {base: card for family in FAMILIES.values() for base, card in family.presets.items()}
+
+
+_IMAGE_STREAM = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
+_TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
+
+# FLUX has no separate cross-attention: double blocks attend jointly over text and image with a set of
+# projections for each stream, single blocks over both with one set (to_q, to_k, to_v; their output projection
+# lies outside attention). So "xattn" is the text stream, the part of attention that text conditions through,
+# and "xattn-strict" its keys and values.
+_FLUX1 = Family(
+    pipeline="FluxPipeline",
+    base="utils.models.flux1:Flux1",
+    transformer="FluxTransformer2DModel",
+    pixel_multiple=16,  # the VAE shrinks by 8, and a token is 2 x 2 latents
+    targets={
+        "full": (*_IMAGE_STREAM, *_TEXT_STREAM),
+        "image": _IMAGE_STREAM,
+        "xattn": _TEXT_STREAM,
+        "xattn-strict": ("attn.add_k_proj", "attn.add_v_proj"),
+    },
+    blocks=("transformer_blocks", "single_transformer_blocks"),
+    lora=LoraNames(
+        linears={
+            "transformer_blocks": (
+                *(*_IMAGE_STREAM, *_TEXT_STREAM),
+                *(f"{ff}.net.{part}" for ff in ("ff", "ff_context") for part in ("0.proj", "2")),
+                *("norm1.linear", "norm1_context.linear"),
+            ),
+            "single_transformer_blocks": (*_IMAGE_STREAM[:3], "proj_mlp", "proj_out", "norm.linear"),
+            "": (
+                *("x_embedder", "context_embedder", "norm_out.linear", "proj_out"),
+                *(
+                    f"time_text_embed.{part}_embedder.linear_{number}"
+                    for part in ("timestep", "guidance", "text")
+                    for number in (1, 2)
+                ),
+            ),
+        },
+        original={
+            "double_blocks": (
+                "transformer_blocks",
+                {
+                    "img_attn_qkv": _IMAGE_STREAM[:3],
+                    "txt_attn_qkv": _TEXT_STREAM[:3],
+                    "img_attn_proj": _IMAGE_STREAM[3:],
+                    "txt_attn_proj": _TEXT_STREAM[3:],
+                    "img_mlp_0": ("ff.net.0.proj",),
+                    "img_mlp_2": ("ff.net.2",),
+                    "txt_mlp_0": ("ff_context.net.0.proj",),
+                    "txt_mlp_2": ("ff_context.net.2",),
+                    "img_mod_lin": ("norm1.linear",),
+                    "txt_mod_lin": ("norm1_context.linear",),
+                },
+            ),
+            "single_blocks": (
+                "single_transformer_blocks",
+                {
+                    "linear1": (*_IMAGE_STREAM[:3], "proj_mlp"),
+                    "linear2": ("proj_out",),
+                    "modulation_lin": ("norm.linear",),
+                },
+            ),
+        },
+        original_outside={  # sd-scripts has no LoRA for the final layer
+            "img_in": "x_embedder",
+            "txt_in": "context_embedder",
+            **{
+                f"{module}_{layer}": f"time_text_embed.{embedder}_embedder.linear_{number}"
+                for module, embedder in (
+                    ("time_in", "timestep"),
+                    ("guidance_in", "guidance"),
+                    ("vector_in", "text"),
+                )
+                for number, layer in ((1, "in_layer"), (2, "out_layer"))
+            },
+        },
+        wider={"proj_mlp": 4},  # the MLP's hidden size
+    ),
+    presets={"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12},
+)
+
+FAMILIES: dict[str, Family] = {"flux1": _FLUX1}

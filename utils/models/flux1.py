@@ -1,89 +1,41 @@
-"""A FLUX model in diffusers layout: load it, encode text, encode and decode images, predict the velocity.
+"""FLUX.1: how it encodes prompts and images, packs latents, numbers positions and takes its conditions.
 
-The one module that knows how FLUX packs latents, numbers positions and takes its conditions. Latents are
-(B, C, h, w) everywhere outside; they are packed into tokens only for the transformer's call. Latents and
-velocities keep the dtype they come in (float32 as a rule); only the networks run in the base model's dtype.
+The one module that knows. Latents are (B, C, h, w) everywhere outside; they are packed into tokens only for
+the transformer's call.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from einops import rearrange
 from torch import Tensor
 
-from utils.errors import UserError
-from utils.flow.schedules import shifted_sigmas
-from utils.models.base import Forwards, PromptEmbeds
-from utils.models.parts import TEXT, load_parts
+from utils.models.base import Base, PromptEmbeds, scheduler_sigmas
+from utils.models.families import FAMILIES, Family
+from utils.models.parts import load_parts
 
 logger = logging.getLogger(__name__)
 
-# Scheduler settings that change the sigmas in ways shifted_sigmas does not know; FLUX sets none of them.
-_UNKNOWN_SCHEDULER_SETTINGS = (
-    "shift_terminal",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "invert_sigmas",
-)
+TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+PARTS = ("transformer", "vae", "scheduler", *TEXT)
+SHRINK = 8  # pixels a latent, by the VAE
 
 
-@dataclass
-class Flux:
-    """A frozen FLUX. Each part is loaded when first asked for, and once more if it was let go since.
+class Flux1(Base):
+    """A frozen FLUX.1. Its prompt embeddings: prompt_embeds (B, L, D) of T5, pooled (B, P) of CLIP."""
 
-    So a prompt is encoded before the transformer is there, and no more is held than is at work.
+    family: ClassVar[Family] = FAMILIES["flux1"]
+    text_parts: ClassVar[tuple[str, ...]] = TEXT
 
-    Attributes:
-        path: a folder in diffusers layout, or a hub id.
-        device, dtype: of all parts.
-        quantization: of the transformer's linears, a key of QUANTIZATIONS in utils/models/quantization.py.
-        parts: those that are there, by FluxPipeline's names.
-        forwards: of the transformer, so far.
-    """
-
-    path: str
-    device: torch.device
-    dtype: torch.dtype
-    quantization: str = "none"
-    parts: dict[str, Any] = field(default_factory=dict)
-    forwards: Forwards = field(default_factory=Forwards)
-
-    # diffusers' and transformers' classes carry no usable types
-    @property
-    def transformer(self) -> Any:
-        """FluxTransformer2DModel."""
-        return self.part("transformer")
-
-    @property
-    def vae(self) -> Any:
-        """AutoencoderKL."""
-        return self.part("vae")
-
-    @property
-    def scheduler(self) -> Any:
-        """FlowMatchEulerDiscreteScheduler."""
-        return self.part("scheduler")
-
-    @property
-    def latent_channels(self) -> int:
-        """C of latents (B, C, h, w)."""
-        return self.transformer.config.in_channels // 4
-
-    def release_text_encoders(self) -> None:
-        """Let go of CLIP, T5 and their tokenizers (9.5 GiB with FLUX.1-dev)."""
-        self._release(*TEXT)
-
-    def release_vae(self) -> None:
-        """Let go of the VAE."""
-        self._release("vae")
+    def load(self, names: Sequence[str]) -> dict[str, Any]:
+        """See `Base.load`."""
+        return load_parts(FluxPipeline, PARTS, names, self)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
@@ -102,7 +54,9 @@ class Flux:
         ids_2 = _token_ids(tokenizer_2, prompts, max_sequence_length).to(self.device)
         pooled = text_encoder(ids).pooler_output
         embeds = text_encoder_2(ids_2)[0]
-        return PromptEmbeds(embeds.to(self.dtype), pooled.to(self.dtype))
+        return PromptEmbeds(
+            {"prompt_embeds": embeds.to(self.dtype), "pooled_prompt_embeds": pooled.to(self.dtype)}
+        )
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -122,94 +76,36 @@ class Flux:
         latents = latents.to(self.device) / vae.config.scaling_factor + vae.config.shift_factor
         return vae.decode(latents.to(self.dtype)).sample.float().clamp(-1, 1)
 
-    def predict_velocity(
-        self, latents: Tensor, sigma: Tensor, embeds: PromptEmbeds, guidance_scale: float
-    ) -> Tensor:
-        """The transformer's velocity (B, C, h, w), in the latents' dtype, with the adapters now active.
-
-        Args:
-            latents: x_t (B, C, h, w), h and w even.
-            sigma: (B,) in [0, 1].
-            embeds: of one prompt, or of B.
-            guidance_scale: FLUX's distilled guidance embedding; ignored by models without one.
-        """
-        batch, _, height, width = latents.shape
-        embeds = embeds.expand(batch)
-        config = self.transformer.config
-        guidance = None
-        if config.guidance_embeds:
-            guidance = torch.full((batch,), guidance_scale, device=latents.device)
-        self.forwards.calls += 1
-        self.forwards.images += batch
-        # autocast: the base is in its dtype already; adapters are float32, and so are their gradients
-        with torch.autocast(latents.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
-            velocity = self.transformer(
-                hidden_states=pack_latents(latents).to(self.dtype),
-                # FluxPipeline's own rounding: timesteps of 0-1000 in the model's dtype, then sigma
-                timestep=(sigma * 1000).to(self.dtype) / 1000,
-                guidance=guidance,
-                encoder_hidden_states=embeds.prompt_embeds,
-                pooled_projections=embeds.pooled_prompt_embeds,
-                txt_ids=torch.zeros(embeds.prompt_embeds.shape[1], 3, device=latents.device),
-                img_ids=image_ids(height, width, latents.device),
-                return_dict=False,
-            )[0]
-        return unpack_latents(velocity, height, width).to(latents.dtype)
+    def shape_of_latents(self, height: int, width: int) -> tuple[int, int, int]:
+        """See `Base.shape_of_latents`; a token holds 2 x 2 of C channels."""
+        return self.transformer.config.in_channels // 4, height // SHRINK, width // SHRINK
 
     def sigmas(self, num_inference_steps: int, height: int, width: int) -> Tensor:
-        """The noise levels (N + 1,) of a run of N steps on latents of height x width, on the device.
-
-        Raises:
-            UserError: if the model's scheduler asks for a schedule that is not FLUX's.
-        """
-        config = self.scheduler.config
-        unknown = [key for key in _UNKNOWN_SCHEDULER_SETTINGS if config.get(key)]
-        if unknown or config.get("time_shift_type", "exponential") != "exponential":
-            raise UserError(
-                f"scheduler_config.json: expected FLUX's shifted sigmas, found {unknown or 'linear'}"
-            )
+        """See `Base.sigmas`: larger images need more steps at high noise (Esser et al. 2024, 5.3.2)."""
+        config, mu = self.scheduler.config, None
         if config.use_dynamic_shifting:
-            base_shift, max_shift = config.base_shift, config.max_shift
-        else:  # a fixed shift, as in FLUX.1-schnell, is a mu of log(shift) at every size
-            base_shift = max_shift = math.log(config.shift)
-        image_seq_len = (height // 2) * (width // 2)
-        sequence = config.base_image_seq_len, config.max_image_seq_len
-        return shifted_sigmas(num_inference_steps, image_seq_len, base_shift, max_shift, *sequence).to(
-            self.device
-        )
+            line = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+            mu = calculate_shift((height // 2) * (width // 2), *line)
+        return scheduler_sigmas(self.scheduler, num_inference_steps, mu).to(self.device)
 
-    def part(self, name: str) -> Any:
-        """A part by FluxPipeline's name."""
-        if name not in self.parts:
-            self.parts |= self._load(TEXT if name in TEXT else (name,))
-        return self.parts[name]
-
-    def _load(self, names: Sequence[str]) -> dict[str, Any]:
-        return load_parts(self.path, names, self.device, self.dtype, self.quantization)
-
-    def _release(self, *names: str) -> None:
-        held = [self.parts.pop(name, None) for name in names]
-        if any(part is not None for part in held) and self.device.type == "cuda":
-            held.clear()
-            gc.collect()
-            torch.cuda.empty_cache()
-
-
-def load_flux(path: str, device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Flux:
-    """A FLUX pipeline, frozen and in eval mode.
-
-    Args:
-        path: a folder in diffusers layout, or a hub id.
-        device: where all parts go, and where they are to compute.
-        dtype: of all parts.
-        quantization: of the transformer's linears.
-
-    Raises:
-        UserError: if there is no complete pipeline at `path`; also later, of a part that can't be loaded.
-    """
-    flux = Flux(path, device, dtype, quantization)
-    flux.scheduler  # noqa: B018  a wrong path is told now
-    return flux
+    def velocity(self, latents: Tensor, sigma: Tensor, embeds: PromptEmbeds, guidance_scale: float) -> Tensor:
+        """See `Base.velocity`; h and w even, guidance_scale is FLUX's distilled guidance embedding."""
+        batch, _, height, width = latents.shape
+        guidance = None
+        if self.transformer.config.guidance_embeds:
+            guidance = torch.full((batch,), guidance_scale, device=latents.device)
+        velocity = self.transformer(
+            hidden_states=pack_latents(latents).to(self.dtype),
+            # FluxPipeline's own rounding: timesteps of 0-1000 in the model's dtype, then sigma
+            timestep=(sigma * 1000).to(self.dtype) / 1000,
+            guidance=guidance,
+            encoder_hidden_states=embeds["prompt_embeds"],
+            pooled_projections=embeds["pooled_prompt_embeds"],
+            txt_ids=torch.zeros(embeds["prompt_embeds"].shape[1], 3, device=latents.device),
+            img_ids=image_ids(height, width, latents.device),
+            return_dict=False,
+        )[0]
+        return unpack_latents(velocity, height, width).to(latents.dtype)
 
 
 def pack_latents(latents: Tensor) -> Tensor:

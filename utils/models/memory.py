@@ -6,9 +6,8 @@ import torch
 
 from utils.config.load import BASES, load_config
 from utils.config.schema import Config
+from utils.models.families import presets
 
-# base in config/base/ -> GB of the card that it is for, in the order of what they need
-PRESETS = {"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12}
 BITS = {"none": 16, "fp8": 8, "int8": 8, "nf4": 4}  # a weight
 
 
@@ -17,7 +16,7 @@ def out_of_memory(config: Config, device: torch.device) -> str:
     has = torch.cuda.get_device_properties(device).total_memory / 1e9 if device.type == "cuda" else 0.0
     found = f"out of memory with base={config.base}" + (f" on a card of {has:.0f} GB" if has else "")
     if smaller := _smaller(config):
-        fitting = [base for base in smaller if not has or PRESETS[base] <= 1.1 * has] or smaller[-1:]
+        fitting = [base for base in smaller if not has or presets()[base] <= 1.1 * has] or smaller[-1:]
         return f"{found}; base={fitting[0]} needs less"
     less = {
         "gradient_checkpointing=1": not config.gradient_checkpointing,
@@ -31,11 +30,11 @@ def out_of_memory(config: Config, device: torch.device) -> str:
 
 def _smaller(config: Config) -> list[str]:
     """The presets that need less than a config of one of them, whatever else was given with it."""
-    if config.base not in PRESETS:
+    if config.base not in presets():
         return []
     own = _rank(config)
-    presets = {base: load_config("train_image", [f"base={base}"], BASES.parent) for base in PRESETS}
-    return [base for base, preset in presets.items() if _rank(preset) < own]
+    configs = {base: load_config("train_image", [f"base={base}"], BASES.parent) for base in presets()}
+    return [base for base, preset in configs.items() if _rank(preset) < own]
 
 
 def _rank(config: Config) -> tuple[int, bool, bool]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from utils.errors import UserError, nearest
 from utils.models.adapters import linear_layers
+from utils.models.families import family_of
 from utils.models.identity import remember_base_hash
 
 
@@ -124,7 +125,6 @@ def quantize(transformer: nn.Module, quantization: str, device: torch.device) ->
 
 
 def block_linears(transformer: nn.Module) -> dict[str, nn.Linear]:
-    """The linears of all double and single blocks by name."""
-    return {
-        name: linear for name, linear in linear_layers(transformer).items() if "transformer_blocks." in name
-    }
+    """The linears of all repeated blocks by name."""
+    blocks = tuple(f"{name}." for name in family_of(transformer).blocks)
+    return {name: linear for name, linear in linear_layers(transformer).items() if name.startswith(blocks)}

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from utils.flow.mixes import Mix
 from utils.models.adapters import use_mixes
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class PromptedVelocity:
         guidance_scale: FLUX's distilled guidance.
     """
 
-    flux: Flux
+    flux: Base
     embeds: Mapping[str, PromptEmbeds]
     guidance_scale: float
 
@@ -45,7 +44,7 @@ class PromptedVelocity:
 
 
 @dataclass(frozen=True)
-class FluxVelocity:
+class Velocity:
     """A Flux with prompt and guidance fixed, for sampling.
 
     Attributes:
@@ -55,7 +54,7 @@ class FluxVelocity:
         batch_size: most images in one forward pass of sampling.
     """
 
-    flux: Flux
+    flux: Base
     embeds: PromptEmbeds
     guidance_scale: float
     batch_size: int = 8
@@ -78,9 +77,9 @@ class FluxVelocity:
 
 @dataclass(frozen=True)
 class ScaledVelocity:
-    """A FluxVelocity at fixed adapter scales, as many parts of a batch at once as batch_size allows."""
+    """A Velocity at fixed adapter scales, as many parts of a batch at once as batch_size allows."""
 
-    model: FluxVelocity
+    model: Velocity
     mixes: Sequence[Mix]
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:

@@ -24,8 +24,7 @@ from utils.generation.sweep import applied_lora, sweep_images
 from utils.measure.encoders import Unavailable
 from utils.measure.judges import Judge, Measures, evaluate, pairwise_distances
 from utils.measure.sliders import smoothness
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 from utils.records import Record, read_record, recorded
 from utils.study.plan import Cell, Plan
 
@@ -120,7 +119,7 @@ def identity_seeds(plan: Plan, dataset: str, seed: int) -> range:
 def measure_cell(
     cell: Cell,
     plan: Plan,
-    flux: Flux,
+    flux: Base,
     embeds: Sequence[PromptEmbeds],
     judge: Judge,
     measures: Measures,

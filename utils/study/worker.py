@@ -7,8 +7,7 @@ from typing import TypeVar, cast
 
 from utils.config.runs import Run
 from utils.measure.judges import Probe, Tools, build_judge, distance_measure, preservation_measures
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 from utils.study.cells import measure_cell
 from utils.study.plan import Cell, Plan
 from utils.training.claims import claimed
@@ -31,7 +30,7 @@ class StudyWorker:
     """
 
     plan: Plan
-    flux: Flux
+    flux: Base
     embeds: Mapping[str, PromptEmbeds]
     tools: Tools
     probe_of: Callable[[str], Probe]

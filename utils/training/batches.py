@@ -19,9 +19,8 @@ from utils.data.pixels import pixel_hash
 from utils.data.prompts import SliderPrompt
 from utils.flow.passes import PairBatch, TextBatch
 from utils.flow.sampling import euler_sample
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
-from utils.models.velocity import FluxVelocity
+from utils.models.base import Base, PromptEmbeds
+from utils.models.velocity import Velocity
 from utils.training.distributed import process_count, share
 
 Drawn = TypeVar("Drawn", covariant=True)
@@ -50,7 +49,7 @@ class PairBatches:
 
     prompt = ""
 
-    def __init__(self, flux: Flux, pairs: Sequence[ImagePair], config: Config) -> None:
+    def __init__(self, flux: Base, pairs: Sequence[ImagePair], config: Config) -> None:
         self.learned_from = [
             {"pair": pair.stem, "source": pixel_hash(pair.source), "target": pixel_hash(pair.target)}
             for pair in pairs
@@ -73,17 +72,19 @@ class TextBatches:
     """Batches for a text slider: each draws one of its prompts and a step index, and denoises to there."""
 
     def __init__(
-        self, flux: Flux, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
+        self, flux: Base, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
     ) -> None:
         keys = ("target", "positive", "unconditional", "neutral", "action")
         self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
         self.flux, self.prompts, self.embeds, self.config = flux, prompts, embeds, config
         self.prompt = prompts[0].target
-        sides = {(prompt.resolution or config.resolution) // 8 for prompt in prompts}
-        self.sigmas = {side: flux.sigmas(config.num_inference_steps, side, side) for side in sides}
+        sides = {prompt.resolution or config.resolution for prompt in prompts}
+        self.shapes = {side: flux.latent_shape(side, side) for side in sides}
+        self.sigmas = {
+            side: flux.sigmas(config.num_inference_steps, *shape[1:]) for side, shape in self.shapes.items()
+        }
         self.targets = {
-            prompt.target: FluxVelocity(flux, embeds[prompt.target], config.guidance_scale)
-            for prompt in prompts
+            prompt.target: Velocity(flux, embeds[prompt.target], config.guidance_scale) for prompt in prompts
         }
 
     def draw(self, generator: Generator) -> TextBatch:
@@ -91,9 +92,8 @@ class TextBatches:
         config = self.config
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
         step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
-        side = (prompt.resolution or config.resolution) // 8
-        shape = (self.flux.latent_channels, side, side)
-        noise = torch.randn(prompt.batch_size * process_count(), *shape, generator=generator)
+        side = prompt.resolution or config.resolution
+        noise = torch.randn(prompt.batch_size * process_count(), *self.shapes[side], generator=generator)
         noise = sent(noise[share(prompt.batch_size)], self.flux.device)
         sigmas, model = self.sigmas[side], self.targets[prompt.target]
         return TextBatch(
@@ -114,7 +114,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _training_sigmas(flux: Flux, config: Config, height: int, width: int) -> Tensor:
+def _training_sigmas(flux: Base, config: Config, height: int, width: int) -> Tensor:
     """The noise levels that training draws from."""
     sigmas = flux.sigmas(config.num_inference_steps, height, width)
     return sigmas[config.start_step : config.end_step + 1]

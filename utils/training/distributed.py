@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,9 +26,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from utils.errors import UserError
-from utils.models.flux1 import Flux
+from utils.models.base import Base
 from utils.models.identity import remember_base_hash
-from utils.models.parts import load_parts
 from utils.training.checkpoints import interruptible
 
 P = ParamSpec("P")
@@ -184,7 +184,7 @@ def sharding() -> bool:
     return launched() and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def shard(flux: Flux) -> None:
+def shard(flux: Base) -> None:
     """Load a FLUX's transformer and spread it over the processes, block by block (FSDP2); no adapters yet.
 
     A process then holds 1/N of the weights, and of the others' those of a block or two while it computes.
@@ -206,11 +206,11 @@ def shard(flux: Flux) -> None:
         raise UserError("accelerate: expected fsdp_offload_params false, found true")
     if flux.quantization != "none":
         raise UserError(f"quantization: expected none for a base that is spread, found {flux.quantization}")
-    flux.parts |= load_parts(flux.path, ["transformer"], torch.device("cpu"), flux.dtype)
+    flux.parts |= replace(flux, device=torch.device("cpu")).load(["transformer"])
     transformer = flux.transformer
     remember_base_hash(transformer)
     mesh = init_device_mesh(flux.device.type, (process_count(),))
-    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+    for block in (block for name in flux.family.blocks for block in getattr(transformer, name)):
         fully_shard(block, mesh=mesh, reshard_after_forward=bool(plugin.reshard_after_forward))
     fully_shard(transformer, mesh=mesh)
     # single blocks return views, which only ControlNets would change in place

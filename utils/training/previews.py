@@ -8,16 +8,15 @@ from utils.config.runs import Run
 from utils.data.pixels import to_images
 from utils.flow.sampling import initial_noise, sweep
 from utils.generation.sweep import velocity_for
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
-from utils.models.velocity import FluxVelocity
+from utils.models.base import Base, PromptEmbeds
+from utils.models.velocity import Velocity
 from utils.report.figures import Grid, draw_grid
 
 _TILE = 128  # pixels
 _SCALES = [0.0, 0.5, 1.0]  # where the study leaves them to a calibration that is not there yet
 
 
-def sample_grid(run: Run, flux: Flux, adapter: str, embeds: PromptEmbeds) -> Image.Image:
+def sample_grid(run: Run, flux: Base, adapter: str, embeds: PromptEmbeds) -> Image.Image:
     """Draw the study's count_gen seeds at its scales and its first skip, under the training's prompt.
 
     Nothing random is drawn but from the seeds themselves, so training goes on as if it had not looked.
@@ -31,10 +30,10 @@ def sample_grid(run: Run, flux: Flux, adapter: str, embeds: PromptEmbeds) -> Ima
     config = run.config
     seeds = range(config.start_seed_gen, config.start_seed_gen + config.count_gen)
     scales = config.scales or _SCALES
-    side = config.resolution // 8
-    noise = initial_noise(seeds, (flux.latent_channels, side, side)).to(flux.device)
-    model = FluxVelocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
-    sigmas = flux.sigmas(config.num_inference_steps, side, side)
+    shape = flux.latent_shape(config.resolution, config.resolution)
+    noise = initial_noise(seeds, shape).to(flux.device)
+    model = Velocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
+    sigmas = flux.sigmas(config.num_inference_steps, *shape[1:])
     latents = sweep(velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales)
     columns = [to_images(flux.decode_latents(latents[scale]).cpu()) for scale in scales]
     rows = [list(row) for row in zip(*columns, strict=True)]

@@ -20,12 +20,12 @@ from utils.config.yaml_files import find_yaml
 from utils.data.prompts import SliderPrompt, load_slider_prompts
 from utils.errors import UserError
 from utils.files import find_images
+from utils.models.families import Family
 
 if TYPE_CHECKING:
     from utils.data.pairs import ImagePair
     from utils.data.photos import Photo
-    from utils.models.base import PromptEmbeds
-    from utils.models.flux1 import Flux
+    from utils.models.base import Base, PromptEmbeds
     from utils.training.batches import Batches
 
 
@@ -70,12 +70,15 @@ class Source(ABC):
         """Read it, unless it was; raises `UserError` for whatever is wrong with it."""
 
     @abstractmethod
-    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """What a training step draws; `embeds` are those of its prompts."""
 
     def settled(self, run: Run) -> Run:
         """The run with what the source itself sets."""
         return run
+
+    def check_fits(self, family: Family) -> None:  # noqa: B027  most have nothing that might not
+        """Raise `UserError` for what a base of this family can't learn from."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class ImagePairs(Source):
         """See `Source.read`."""
         _ = self.pairs
 
-    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """Latents of pairs."""
         from utils.training.batches import PairBatches
 
@@ -174,7 +177,7 @@ class Photograph(Source):
         """See `Source.read`."""
         _ = self.photo
 
-    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """Latents of the photograph, as a pair of itself."""
         from utils.data.pairs import ImagePair
         from utils.training.batches import PairBatches
@@ -236,6 +239,12 @@ class SliderPrompts(Source):
         """See `Source.paths`."""
         return {"prompts": self.path}
 
+    def check_fits(self, family: Family) -> None:
+        """See `Source.check_fits`: the entries' resolution."""
+        for entry in self.entries:
+            if entry.resolution:
+                family.check_size(entry.resolution, f"{self.path}: resolution")
+
     def fingerprint(self) -> str:
         """Of the entries, however the file lays them out."""
         return _hash_of(self.entries, [])
@@ -244,7 +253,7 @@ class SliderPrompts(Source):
         """See `Source.read`."""
         _ = self.entries
 
-    def batches(self, flux: Flux, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """The base's own half-made images."""
         from utils.training.batches import TextBatches
 

@@ -24,8 +24,7 @@ from utils.lora.card import write_card
 from utils.lora.files import save_lora, save_reference
 from utils.lora.metadata import training_metadata
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
-from utils.models.base import PromptEmbeds
-from utils.models.flux1 import Flux
+from utils.models.base import Base, PromptEmbeds
 from utils.models.identity import base_hash
 from utils.models.velocity import PromptedVelocity
 from utils.records import recorded
@@ -53,7 +52,7 @@ LR_SCHEDULERS: dict[str, Callable[[float], float]] = {
 }
 
 
-def train_run(run: Run, flux: Flux, source: Source, embeds: Mapping[str, PromptEmbeds]) -> None:
+def train_run(run: Run, flux: Base, source: Source, embeds: Mapping[str, PromptEmbeds]) -> None:
     """Train one run by its method, on what it learns from; see `train`.
 
     Args:
@@ -69,7 +68,7 @@ def train_run(run: Run, flux: Flux, source: Source, embeds: Mapping[str, PromptE
 
 def train(
     run: Run,
-    flux: Flux,
+    flux: Base,
     batches: Batches[Drawn],
     objective: Objective[Drawn],
     embeds: Mapping[str, PromptEmbeds],
@@ -141,7 +140,7 @@ def _backward(losses: Losses, accelerator: Accelerator) -> Iterator[Mapping[str,
             yield by_name
 
 
-def _accelerator(run: Run, flux: Flux) -> Accelerator:
+def _accelerator(run: Run, flux: Base) -> Accelerator:
     return Accelerator(
         cpu=flux.device.type == "cpu",
         mixed_precision="no",  # the config's dtype is what counts, whatever a launcher says
@@ -150,7 +149,7 @@ def _accelerator(run: Run, flux: Flux) -> Accelerator:
     )
 
 
-def _recorded(run: Run, flux: Flux, before: Checkpoint | None) -> AbstractContextManager[object]:
+def _recorded(run: Run, flux: Base, before: Checkpoint | None) -> AbstractContextManager[object]:
     """What the training costs, into its record, by one of several processes."""
     if not is_main():
         return nullcontext()
@@ -158,7 +157,7 @@ def _recorded(run: Run, flux: Flux, before: Checkpoint | None) -> AbstractContex
     return recorded(run.record_path, "training", run.config.train_iteration, flux.device, seconds)
 
 
-def _learner(flux: Flux, adapters: Sequence[str], config: Config, generator: torch.Generator) -> Learner:
+def _learner(flux: Base, adapters: Sequence[str], config: Config, generator: torch.Generator) -> Learner:
     """The adapters' weights with AdamW over all of them, its rate as lr_scheduler says."""
     weights = {name: adapter_parameters(flux.transformer, name) for name in adapters}
     parameters = [weight for own in weights.values() for weight in own]
@@ -177,7 +176,7 @@ def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> N
 
 @contextmanager
 def _fresh_adapters(
-    flux: Flux, names: Sequence[str], config: Config, generator: torch.Generator
+    flux: Base, names: Sequence[str], config: Config, generator: torch.Generator
 ) -> Iterator[None]:
     """New adapters inside, none of them after, whatever happens."""
     transformer = flux.transformer
@@ -204,7 +203,7 @@ def _begin(run: Run) -> Checkpoint | None:
     return before
 
 
-def _save(run: Run, flux: Flux, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
+def _save(run: Run, flux: Base, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
     """The adapter in both formats, what there is to say of it in the header, and the training's state."""
     about = method_of(run.config.python_name).about
     metadata = training_metadata(run, flux.transformer, learned_from, state.step, process_count(), about)
