@@ -185,7 +185,7 @@ def test_values_from_the_command_line(folder: Path, override: str, value: object
         ("rank=???", "rank: expected a whole number, found '???'"),
         ("rank=0", "rank: expected 1 to 8192, found 0"),
         ("rank=[1", "rank: expected a YAML value, found '[1'"),
-        ("resolution=100", "resolution: expected a multiple of 16 up to 8192, found 100"),
+        ("resolution=0", "resolution: expected 1 to 8192, found 0"),
         ("use_random_seed=2", "use_random_seed: expected true or false (or 1 or 0), found 2"),
         ("scales=0,a", "scales: expected a list of numbers, found '0,a'"),
         ("scales=", "scales: expected at least one number, found None"),

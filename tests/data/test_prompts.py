@@ -82,7 +82,7 @@ def test_attributes_begin_all_four_prompts(path: Path) -> None:
         ("enhance", "enlarge", "action: expected enhance or erase, found 'enlarge'"),
         ("guidance_scale: 2", "guidance_scale: much", "guidance_scale: expected a number more than 0"),
         ("guidance_scale: 2", "guidance_scale: -2", "guidance_scale: expected a number more than 0"),
-        ("resolution: 128", "resolution: 100", "resolution: expected a positive multiple of 16"),
+        ("resolution: 128", "resolution: -16", "resolution: expected pixels a side"),
         ("batch_size: 1", "batch_size: 1.5", "batch_size: expected a whole number from 1 on"),
         ("batch_size: 1", "batch_size: true", "batch_size: expected a whole number from 1 on"),
         ("positive: old person", "positive: [old]", "positive: expected a text"),

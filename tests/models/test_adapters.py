@@ -12,7 +12,6 @@ from torch import nn
 from tests.mini_loras import forward, fresh
 from utils.errors import UserError
 from utils.models.adapters import (
-    TARGETS,
     adapter_names,
     adapter_parameters,
     add_adapter,
@@ -22,6 +21,9 @@ from utils.models.adapters import (
     remove_adapter,
     use_adapters,
 )
+from utils.models.families import FAMILIES
+
+TARGETS = FAMILIES["flux1"].targets
 
 
 @pytest.fixture
@@ -59,9 +61,7 @@ def merged(transformer: nn.Module, plain: nn.Module, scales: dict[str, float], r
 def test_targets_are_the_real_names_and_full_is_every_linear_in_attention(transformer):
     in_attention = {name for name in linear_layers(transformer) if ".attn." in name}
     found = {
-        method: {
-            name for name in in_attention if name.endswith(tuple(f".attn.{suffix}" for suffix in suffixes))
-        }
+        method: {name for name in in_attention if name.endswith(tuple(f".{suffix}" for suffix in suffixes))}
         for method, suffixes in TARGETS.items()
     }
     assert found["full"] == in_attention
@@ -71,19 +71,19 @@ def test_targets_are_the_real_names_and_full_is_every_linear_in_attention(transf
     assert found["xattn-strict"] < found["xattn"]
     for suffixes in TARGETS.values():
         for suffix in suffixes:
-            assert any(name.endswith(f".attn.{suffix}") for name in in_attention), suffix
+            assert any(name.endswith(f".{suffix}") for name in in_attention), suffix
 
 
 @pytest.mark.parametrize("method", sorted(TARGETS))
 def test_train_method_decides_which_linears_are_wrapped(transformer, method):
     add_adapter(transformer, "semantic", 2, 1, train_method=method)
     for name in lora_layers(transformer):
-        assert name.split(".attn.")[1] in TARGETS[method]
+        assert "attn." + name.split(".attn.")[1] in TARGETS[method]
     assert len(lora_layers(transformer)) == {"full": 22, "image": 14, "xattn": 8, "xattn-strict": 4}[method]
 
 
 def test_unknown_train_method(transformer):
-    with pytest.raises(UserError, match=r"train_method.*full.*found fulll.*did you mean 'full'"):
+    with pytest.raises(UserError, match=r"train_method.*full.*found .fulll..*did you mean 'full'"):
         add_adapter(transformer, "semantic", 2, 1, train_method="fulll")
 
 

@@ -11,14 +11,15 @@ import torch
 from tests.conftest import TRAIN
 from utils.config.load import load_config
 from utils.config.schema import QUANTIZATIONS, Config
-from utils.models.memory import BITS, PRESETS, out_of_memory
+from utils.models.families import presets
+from utils.models.memory import BITS, out_of_memory
 
 PLAIN = "gradient_checkpointing=1 or joint_passes=0"
 
 
 def test_every_preset_is_there_and_smaller_than_the_one_before() -> None:
-    configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in PRESETS]
-    assert [*PRESETS.values()] == sorted(PRESETS.values(), reverse=True)
+    configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in presets()]
+    assert [*presets().values()] == sorted(presets().values(), reverse=True)
     sizes = [(BITS[config.quantization], not config.gradient_checkpointing) for config in configs]
     assert set(BITS) == set(QUANTIZATIONS)
     assert sizes == sorted(sizes, reverse=True)
@@ -48,7 +49,7 @@ def test_advice_is_the_next_preset_that_fits(
     properties = SimpleNamespace(total_memory=has * 1e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     config = replace(Config(), base=base)
-    if base in PRESETS:
+    if base in presets():
         config = load_config("train_image", [f"base={base}", *overrides], TRAIN / "config")
     line = out_of_memory(config, torch.device("cuda", 0))
     assert line == f"out of memory with base={base} on a card of {has:.0f} GB; {advice} needs less"
@@ -69,10 +70,10 @@ def test_a_run_out_of_memory_is_a_failed_run_with_advice(script, monkeypatch) ->
 def test_a_base_out_of_memory_says_so_before_any_run(script, monkeypatch, part: str) -> None:
     import utils.models.flux1
 
-    def load_parts(path: str, names: tuple[str, ...], *rest: object) -> dict[str, object]:
+    def load_parts(pipeline: object, every: tuple[str, ...], names: tuple[str, ...], base: object) -> dict:
         if part in names:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return loaded(path, names, *rest)
+        return loaded(pipeline, every, names, base)
 
     loaded = utils.models.flux1.load_parts
     monkeypatch.setattr(utils.models.flux1, "load_parts", load_parts)

@@ -188,7 +188,8 @@ def _fresh_adapters(
             transformer.enable_gradient_checkpointing()
         yield
     finally:
-        transformer.disable_gradient_checkpointing()
+        if config.gradient_checkpointing:
+            transformer.disable_gradient_checkpointing()
         for name in set(names) & set(adapter_names(transformer)):
             remove_adapter(transformer, name)
 
