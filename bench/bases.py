@@ -109,16 +109,16 @@ def kept(parts: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> 
     return KeptFlux("given", device, dtype, parts=dict(parts), store=dict(parts))
 
 
-def pipeline_of(flux: Base) -> FluxPipeline:
+def pipeline_of(base: Base) -> FluxPipeline:
     """The same parts as diffusers holds them, for the reference: all are there at once."""
-    return FluxPipeline(**{name: flux.part(name) for name in PARTS})
+    return FluxPipeline(**{name: base.part(name) for name in PARTS})
 
 
-def add_random_lora(flux: Base, name: str, config: Config, seed: int) -> None:
+def add_random_lora(base: Base, name: str, config: Config, seed: int) -> None:
     """Add an adapter that changes the velocity a little, as a trained one does; inactive."""
-    add_adapter(flux.transformer, name, config.rank, config.alpha, config.train_method, seed)
+    add_adapter(base.transformer, name, config.rank, config.alpha, config.train_method, seed)
     generator = torch.Generator().manual_seed(seed)
-    for weight_b in adapter_parameters(flux.transformer, name)[1::2]:
+    for weight_b in adapter_parameters(base.transformer, name)[1::2]:
         weight_b.data.copy_(LORA_STRENGTH * torch.randn(weight_b.shape, generator=generator))
 
 

@@ -128,7 +128,7 @@ class Comparison:
 
 
 def compare(
-    what: str, sides: dict[str, Side], repeats: int, flux: Base, agreement: Callable[[], dict[str, float]]
+    what: str, sides: dict[str, Side], repeats: int, base: Base, agreement: Callable[[], dict[str, float]]
 ) -> Comparison:
     """Let every side go once to warm up and be counted, then `repeats` times in turns.
 
@@ -136,21 +136,21 @@ def compare(
         what: the unit of work.
         sides: by name, in the order of their turns.
         repeats: turns of each, at least one.
-        flux: whose transformer, device and dtype they work with.
+        base: whose transformer, device and dtype they work with.
         agreement: read at the end, when all sides have results.
     """
-    measured = {name: _counted(side, flux.transformer) for name, side in sides.items()}
+    measured = {name: _counted(side, base.transformer) for name, side in sides.items()}
     for turn in range(1, repeats + 1):
         for name, side in sides.items():
             gc.collect()  # nothing of the other side's is to be held
-            reset_peak(flux.device)
+            reset_peak(base.device)
             with _quiet():
                 measured[name].seconds.append(side.go())
-            peaks = (measured[name].peak_bytes, peak_bytes(flux.device))
+            peaks = (measured[name].peak_bytes, peak_bytes(base.device))
             measured[name].peak_bytes = max((peak for peak in peaks if peak is not None), default=None)
         times = ", ".join(f"{name} {side.seconds[-1]:.3g} s" for name, side in measured.items())
         print(f"{what} {turn}/{repeats}: {times}", flush=True)
-    peak = matmul_flops_per_second(flux.device, flux.dtype)
+    peak = matmul_flops_per_second(base.device, base.dtype)
     return Comparison(what, measured, peak, agreement() if len(sides) > 1 else {})
 
 
@@ -204,18 +204,18 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def report(path: Path, command: str, config: Config, flux: Base, comparisons: Sequence[Comparison]) -> None:
+def report(path: Path, command: str, config: Config, base: Base, comparisons: Sequence[Comparison]) -> None:
     """Write all figures to `path` as JSON, and print them as a table.
 
     Args:
         path: of the JSON.
         command: that measured them.
         config: they were measured under.
-        flux: for the machine.
+        base: for the machine.
         comparisons: at least one.
     """
     machine = {
-        "device": device_name(flux.device),
+        "device": device_name(base.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "software": software(),

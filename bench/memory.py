@@ -89,20 +89,20 @@ def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
     with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _as_on_cuda():
         transformer = _transformer(shape, config, dtype)
         found = {"the base": alive.now}
-        flux = Flux1("shapes", CPU, dtype, parts={"transformer": transformer})
+        base = Flux1("shapes", CPU, dtype, parts={"transformer": transformer})
         embeds = PromptEmbeds(
             {
                 "prompt_embeds": torch.zeros(1, config.max_sequence_length, shape.t5, dtype=dtype),
                 "pooled_prompt_embeds": torch.zeros(1, shape.clip, dtype=dtype),
             }
         )
-        model = Velocity(flux, embeds, config.guidance_scale)
+        model = Velocity(base, embeds, config.guidance_scale)
         objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
-        trained = PromptedVelocity(flux, {"": embeds}, config.guidance_scale)
+        trained = PromptedVelocity(base, {"": embeds}, config.guidance_scale)
         adapter, found["a training step"] = objective.saved, _train(trained, config, objective, alive)
         with torch.no_grad():
             alive.peak = alive.now
-            latents = _latents(flux, config, config.batch_size_gen)
+            latents = _latents(base, config, config.batch_size_gen)
             model.scaled({adapter: 1.0})(latents, torch.zeros(len(latents)))
         found["sampling"] = alive.peak
     return found
@@ -120,7 +120,7 @@ def _transformer(shape: Shape, config: Config, dtype: torch.dtype) -> Any:
 
 def _train(model: PromptedVelocity, config: Config, objective: Objective[PairBatch], alive: Alive) -> int:
     """Most bytes of the second of two steps, the first of which makes the optimizer's state."""
-    transformer = model.flux.transformer
+    transformer = model.base.transformer
     # fake tensors can't be moved in place; they are where they should be
     with mock.patch.object(nn.Module, "to", lambda module, *args, **kwargs: module):
         for name in objective.adapters:
@@ -131,7 +131,7 @@ def _train(model: PromptedVelocity, config: Config, objective: Objective[PairBat
     optimizer = torch.optim.AdamW(weights, fused=True)
     for _ in range(2):
         alive.peak = alive.now
-        source, target, noise = (_latents(model.flux, config, config.batch_size) for _ in range(3))
+        source, target, noise = (_latents(model.base, config, config.batch_size) for _ in range(3))
         batch = PairBatch(source, target, torch.zeros(config.batch_size), noise)
         for losses in objective.losses(model, batch):
             sum(losses.values(), torch.zeros(())).backward()

@@ -38,16 +38,16 @@ def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
     options = parse(argv, "bench.sample", __doc__ or "")
     config = first_skip(options.config("train_image"))
     real_run = expand_real_runs(first_skip(options.config("train_image_real")))[0]
-    flux = load_base(config, options.random_weights, shape)
+    base = load_base(config, options.random_weights, shape)
     names = ["semantic", *(["inversion"] if real_run.config.inversion == "lora" else [])]
     for seed, name in enumerate(names):
-        add_random_lora(flux, name, config, seed)
+        add_random_lora(base, name, config, seed)
     try:
-        compared = [compare_sweeps(flux, config, options), compare_photos(flux, real_run, options)]
+        compared = [compare_sweeps(base, config, options), compare_photos(base, real_run, options)]
     finally:
         for name in names:
-            remove_adapter(flux.transformer, name)
-    report(options.out, options.command, config, flux, compared)
+            remove_adapter(base.transformer, name)
+    report(options.out, options.command, config, base, compared)
     return 0
 
 
@@ -56,39 +56,39 @@ def first_skip(config: Config) -> Config:
     return replace(config, skips=config.skips[:1])
 
 
-def compare_sweeps(flux: Base, config: Config, options: Options) -> Comparison:
+def compare_sweeps(base: Base, config: Config, options: Options) -> Comparison:
     """A generated image over the study's scales."""
     prompt, seed = config.prompt[0], config.start_seed_gen
 
     def ours(embeds: PromptEmbeds) -> Images:
-        return sweep_images(flux, embeds, [seed], config.skips, config.scales, config)[config.skips[0]]
+        return sweep_images(base, embeds, [seed], config.skips, config.scales, config)[config.skips[0]]
 
     def reference(pipeline: FluxPipeline) -> Images:
         return plain_sweep_images(pipeline, prompt, seed, config)
 
     what = f"sweep of {len(config.scales)} scales"
-    return _compare(what, flux, config, ours, reference, options)
+    return _compare(what, base, config, ours, reference, options)
 
 
-def compare_photos(flux: Base, run: RealRun, options: Options) -> Comparison:
+def compare_photos(base: Base, run: RealRun, options: Options) -> Comparison:
     """The study's first photograph over its scales."""
     config = run.config
     prompt, seed = config.prompt[0], config.start_seed_gen
 
     def ours(embeds: PromptEmbeds) -> Images:
         photo = load_photo(run.photograph, config.resolution)
-        return edit_photo(run, flux, photo, seed, embeds)[config.skips[0]]
+        return edit_photo(run, base, photo, seed, embeds)[config.skips[0]]
 
     def reference(pipeline: FluxPipeline) -> Images:
         return plain_edit_photo(pipeline, run.photograph, prompt, seed, config)
 
     what = f"photograph at {len(config.scales)} scales, {config.inversion}"
-    return _compare(what, flux, config, ours, reference, options)
+    return _compare(what, base, config, ours, reference, options)
 
 
 def _compare(
     what: str,
-    flux: Base,
+    base: Base,
     config: Config,
     ours: Callable[[PromptEmbeds], Images],
     reference: Callable[[FluxPipeline], Images],
@@ -98,20 +98,20 @@ def _compare(
     images: dict[str, Images] = {}
 
     def time_ours() -> float:
-        flux.part("text_encoder")  # moves them to the device, where the reference has them
-        started = now(flux.device)
-        embeds = flux.encode_prompts(config.prompt[:1], config.max_sequence_length)
-        seconds = now(flux.device) - started
-        flux.release_text_encoders()
-        started = now(flux.device)
+        base.part("text_encoder")  # moves them to the device, where the reference has them
+        started = now(base.device)
+        embeds = base.encode_prompts(config.prompt[:1], config.max_sequence_length)
+        seconds = now(base.device) - started
+        base.release_text_encoders()
+        started = now(base.device)
         images[OURS] = ours(embeds)
-        return seconds + now(flux.device) - started
+        return seconds + now(base.device) - started
 
     def time_reference() -> float:
-        pipeline = pipeline_of(flux)
-        started = now(flux.device)
+        pipeline = pipeline_of(base)
+        started = now(base.device)
         images[REFERENCE] = reference(pipeline)
-        return now(flux.device) - started
+        return now(base.device) - started
 
     def agreement() -> dict[str, float]:
         apart = [(images[OURS][scale] - image).abs().max() for scale, image in images[REFERENCE].items()]
@@ -120,7 +120,7 @@ def _compare(
     sides = {OURS: Side(time_ours)}
     if not options.skip_reference:
         sides[REFERENCE] = Side(time_reference)
-    return compare(what, sides, options.repeats, flux, agreement)
+    return compare(what, sides, options.repeats, base, agreement)
 
 
 if __name__ == "__main__":

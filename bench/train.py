@@ -73,27 +73,27 @@ class Training:
         total: steps of a turn; the one after those that are timed only ends them.
     """
 
-    def __init__(self, flux: Base, run: Run, options: Options) -> None:
-        self.flux, self.run, self.steps = flux, run, options.steps
+    def __init__(self, base: Base, run: Run, options: Options) -> None:
+        self.base, self.run, self.steps = base, run, options.steps
         self.total = WARM_UP + options.steps + 1
         self.first_logged, self.losses = 0, dict[str, dict[str, float]]()
         self.pairs = load_pairs(
             *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
             run.config.pair_count,
         )
-        self.embeds = flux.encode_prompts([""], run.config.max_sequence_length)
+        self.embeds = base.encode_prompts([""], run.config.max_sequence_length)
 
     def ours(self) -> float:
         """Train as train_image_script.py does; seconds a step."""
         with TemporaryDirectory() as folder:
-            self.flux.release_text_encoders()
+            self.base.release_text_encoders()
             config = replace(self.run.config, output_folder=folder)
             run = replace(self.run, config=config)
-            batches = Timed(PairBatches(self.flux, self.pairs, config), WARM_UP, self.steps, self.flux.device)
+            batches = Timed(PairBatches(self.base, self.pairs, config), WARM_UP, self.steps, self.base.device)
             objective = build_objective(
                 config.python_name, config.cfg_eta, run.noise_scale, config.joint_passes
             )
-            train(run, self.flux, batches, objective, {"": self.embeds})
+            train(run, self.base, batches, objective, {"": self.embeds})
             lines = [json.loads(line) for line in run.log_path.read_text(encoding="utf-8").splitlines()]
         self.first_logged = lines[0]["step"]
         self.losses[OURS] = {name: lines[0][name] for name in ("content", "semantic")}
@@ -101,11 +101,11 @@ class Training:
 
     def reference(self) -> float:
         """Train by the published loop; seconds a step."""
-        with closing(ReferenceTraining(pipeline_of(self.flux), self.run)) as training:
+        with closing(ReferenceTraining(pipeline_of(self.base), self.run)) as training:
             losses = [training.step() for _ in range(WARM_UP)]
-            started = now(self.flux.device)
+            started = now(self.base.device)
             losses += [training.step() for _ in range(self.steps)]
-            seconds = now(self.flux.device) - started
+            seconds = now(self.base.device) - started
             losses.append(training.step())
         logged = losses[: self.first_logged]
         self.losses[REFERENCE] = {name: fmean(each[name] for each in logged) for name in losses[0]}
@@ -122,13 +122,13 @@ def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
     """Measure, write, print; 0 as the exit status. `shape` is that of random weights."""
     options = parse(argv, "bench.train", __doc__ or "")
     run = bench_run(options)
-    flux = load_base(run.config, options.random_weights, shape)
-    training = Training(flux, run, options)
+    base = load_base(run.config, options.random_weights, shape)
+    training = Training(base, run, options)
     sides = {OURS: Side(training.ours, training.total)}
     if not options.skip_reference:
         sides[REFERENCE] = Side(training.reference, training.total)
-    compared = compare("training step", sides, options.repeats, flux, training.agreement)
-    report(options.out, options.command, run.config, flux, [compared])
+    compared = compare("training step", sides, options.repeats, base, training.agreement)
+    report(options.out, options.command, run.config, base, [compared])
     return 0
 
 

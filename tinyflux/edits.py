@@ -54,7 +54,7 @@ class Measured:
 @torch.no_grad()
 def measure(
     run: Run,
-    flux: Base,
+    base: Base,
     embeds: PromptEmbeds,
     pairs: Sequence[ImagePair],
     reader: Reader,
@@ -65,7 +65,7 @@ def measure(
 
     Args:
         run: its dataset is named after an attribute.
-        flux: the base, with its VAE.
+        base: the base, with its VAE.
         embeds: of one prompt for all seeds, or of one a seed.
         pairs: the run's own, whose difference is the measure of movement.
         reader: reads images.
@@ -82,10 +82,10 @@ def measure(
     pictures: dict[int, list[Image.Image]] = {}
     total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
     with (
-        applied_lora(flux.transformer, run.lora_paths[0], other_base=run.config.other_base),
+        applied_lora(base.transformer, run.lora_paths[0], other_base=run.config.other_base),
         tqdm(total=total, desc=run.dataset) as bar,
     ):
-        for batch, sweep in sweep_batches(flux, embeds, seeds, [skip], scales, config, progress=bar.update):
+        for batch, sweep in sweep_batches(base, embeds, seeds, [skip], scales, config, progress=bar.update):
             for scale in scales:
                 read[scale].append(reader(sweep[skip][scale]))
             for i, seed in enumerate(batch[: SHOWN - len(pictures)]):

@@ -51,10 +51,10 @@ def pixels_of(people: People) -> Tensor:
     return torch.cat([render(part) for part in parts]) * 2 - 1
 
 
-def reconstructions(flux: Base, pixels: Tensor) -> Tensor:
+def reconstructions(base: Base, pixels: Tensor) -> Tensor:
     """Through the autoencoder and back."""
     batches = tqdm(pixels.split(16), desc="autoencoder")
-    return torch.cat([flux.decode_latents(flux.encode_images(batch)).cpu() for batch in batches])
+    return torch.cat([base.decode_latents(base.encode_images(batch)).cpu() for batch in batches])
 
 
 def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, float]:
@@ -74,13 +74,13 @@ def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, floa
     return errors
 
 
-def generate(flux: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
+def generate(base: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
     """One image (B, 3, 128, 128) in [-1, 1] a prompt, seeds counted from `first_seed`."""
-    embeds = flux.encode_prompts(prompts, config.max_sequence_length)
+    embeds = base.encode_prompts(prompts, config.max_sequence_length)
     bar = tqdm(total=len(prompts) * config.num_inference_steps, desc="samples", unit="step")
     seeds = range(first_seed, first_seed + len(prompts))
     with bar:
-        return sweep_images(flux, embeds, seeds, [0], [0.0], config, progress=bar.update)[0][0.0]
+        return sweep_images(base, embeds, seeds, [0], [0.0], config, progress=bar.update)[0][0.0]
 
 
 def is_present(readings: dict[str, Tensor], name: str) -> float:
@@ -88,34 +88,34 @@ def is_present(readings: dict[str, Tensor], name: str) -> float:
     return (readings[name] > NAMED_ABOVE.get(name, 0.5)).float().mean().item()
 
 
-def agreement(flux: Base, probe: Probe, samples: int, config: Config) -> list[list[str]]:
+def agreement(base: Base, probe: Probe, samples: int, config: Config) -> list[list[str]]:
     """A row an edit: found when named, found when nothing is named, rate in the training world."""
-    bare = probe.read(generate(flux, [UNNAMED] * 4 * samples, 0, config))
+    bare = probe.read(generate(base, [UNNAMED] * 4 * samples, 0, config))
     world = sample_people(HELD_OUT[:10_000])
     rows = []
     for i, name in enumerate([*EDITS, *STYLES]):
-        named = probe.read(generate(flux, [PROMPTS[name]] * samples, 10_000 * (i + 1), config))
+        named = probe.read(generate(base, [PROMPTS[name]] * samples, 10_000 * (i + 1), config))
         rate = present(world, name).float().mean().item()
         shares = (is_present(named, name), is_present(bare, name), rate)
         rows.append([name, f'"{PROMPTS[name]}"', *(f"{share:.0%}" for share in shares)])
     return rows
 
 
-def distribution(flux: Base, probe: Probe, count: int, config: Config) -> tuple[float, float]:
+def distribution(base: Base, probe: Probe, count: int, config: Config) -> tuple[float, float]:
     """Fréchet distance in probe features of samples and renders, and of two disjoint sets of renders."""
     people, others = sample_people(HELD_OUT[:count]), sample_people(DISJOINT[:count])
-    samples = generate(flux, captions(others, seed=3), 1_000_000, config)
+    samples = generate(base, captions(others, seed=3), 1_000_000, config)
     features = [probe.features(images).detach() for images in (samples, pixels_of(people), pixels_of(others))]
     return frechet_distance(features[0], features[1]), frechet_distance(features[2], features[1])
 
 
-def sample_grid(flux: Base, config: Config, path: Path) -> None:
+def sample_grid(base: Base, config: Config, path: Path) -> None:
     """Six samples of a few prompts, drawn to `path`."""
     prompts = [
         UNNAMED,
         *(PROMPTS[name] for name in ("age", "smile", "glasses", "beard", "elf_ears", "sketch")),
     ]
-    images = generate(flux, [prompt for prompt in prompts for _ in range(6)], 500, config)
+    images = generate(base, [prompt for prompt in prompts for _ in range(6)], 500, config)
     rows = [to_images(part) for part in images.split(6)]
     draw_grid(Grid(rows, row_labels=prompts, title="Samples of the small FLUX"), tile=128).save(path)
 
@@ -133,13 +133,13 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="also draw a grid of samples to this file")
     args = parser.parse_args()
     device = resolve_device(args.device)
-    flux = load_base_model(str(args.weights), device, torch.float32)
+    base = load_base_model(str(args.weights), device, torch.float32)
     probe = load_probe(args.weights / "probe.safetensors", device)
     config = load_config("train_image", [], HERE.parent / "train" / "config")
 
     people = sample_people(HELD_OUT[: args.faces])
     pixels = pixels_of(people)
-    decoded = reconstructions(flux, pixels)
+    decoded = reconstructions(base, pixels)
     print(f"\nAutoencoder, {args.faces} held-out renders: PSNR {psnr(decoded, pixels).mean():.1f} dB\n")
 
     on_renders, on_decoded = (probe_errors(probe, people, images) for images in (pixels, decoded))
@@ -149,10 +149,10 @@ def main() -> None:
         rows.append([name, measure, f"{on_renders[name]:.3f}", f"{value:.3f}"])
     print(markdown_table(["attribute", "measure", "renders", "reconstructions"], rows))
     if args.grid:
-        sample_grid(flux, config, args.grid)
+        sample_grid(base, config, args.grid)
     header = ["edit", "prompt", "found when named", f'found for "{UNNAMED}"', "rate in the world"]
-    print(markdown_table(header, agreement(flux, probe, args.samples, config)))
-    samples, renders = distribution(flux, probe, args.frechet, config)
+    print(markdown_table(header, agreement(base, probe, args.samples, config)))
+    samples, renders = distribution(base, probe, args.frechet, config)
     print(
         f"Fréchet distance in probe features, {args.frechet} images a set: "
         f"samples and renders {samples:.2f}, two disjoint sets of renders {renders:.2f}"

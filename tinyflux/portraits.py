@@ -63,7 +63,7 @@ class Measured:
 
 def measure_inversion(
     config: Config,
-    flux: Base,
+    base: Base,
     embeds: Mapping[str, PromptEmbeds],
     inversion: str,
     edits: Mapping[str, Path],
@@ -82,17 +82,17 @@ def measure_inversion(
             source = Photograph(run.photograph, config.resolution, photo)
             with claimed(resuming, source.fingerprint()) as todo:
                 if todo:
-                    train_run(resuming, flux, source, embeds)
+                    train_run(resuming, base, source, embeds)
             training += read_record(run.record_path).seconds
     measured = []
     for number, (name, path) in enumerate(edits.items()):
         sweeps, started = [], time.perf_counter()
-        with applied_lora(flux.transformer, path, other_base=config.other_base):
+        with applied_lora(base.transformer, path, other_base=config.other_base):
             for index, (run, photo) in enumerate(zip(runs, photos, strict=True)):
                 with ExitStack() as loras:
                     if inversion == "lora":
-                        loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
-                    sweeps.append(edit_photo(run, flux, photo, index, embeds[run.prompt]))
+                        loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
+                    sweeps.append(edit_photo(run, base, photo, index, embeds[run.prompt]))
         sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)
         truth = render(with_edit(people, name)) * 2 - 1
         seconds = training / portraits, sweep_seconds

@@ -95,8 +95,8 @@ def workshop(
     tools = load_tools(config, resolve_device(config.device, warn=lambda line: None))  # load_base warns
     if lacking := judge_lacks(config, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
-    flux, embeds = load_base(Study(config, model_path), texts)
-    of_all = StudyWorker(plan, flux, embeds, tools, face_probe)
+    base, embeds = load_base(Study(config, model_path), texts)
+    of_all = StudyWorker(plan, base, embeds, tools, face_probe)
     return lambda run: of_all.work(by_name[run.name], prompts[run.name])
 
 

@@ -50,19 +50,19 @@ MINI_SHAPE = Shape(
 
 
 def test_the_reference_has_our_losses(mini_flux_loaded: Base, tmp_path: Path) -> None:
-    flux = mini_flux_loaded
+    base = mini_flux_loaded
     options = parse(["--steps=1", *MINI, "log_every=1", "lr=0.01"], "bench.train", "")
     run = train.bench_run(options)
     config = replace(run.config, output_folder=str(tmp_path))
     run = replace(run, config=config)
     pairs = load_pairs(run.source_folder, run.target_folder, MINI_RESOLUTION)
-    embeds = flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)
+    embeds = base.encode_prompts([""], MINI_SEQUENCE_LENGTH)
     objective = build_objective("train_image", config.cfg_eta, run.noise_scale)
-    train_run(run, flux, PairBatches(flux, pairs, config), objective, {"": embeds})
+    train_run(run, base, PairBatches(base, pairs, config), objective, {"": embeds})
     ours = [json.loads(line) for line in run.log_path.read_text().splitlines()]
-    with closing(reference.ReferenceTraining(pipeline_of(flux), run)) as training:
+    with closing(reference.ReferenceTraining(pipeline_of(base), run)) as training:
         theirs = [training.step() for _ in ours]
-    assert adapter_names(flux.transformer) == []
+    assert adapter_names(base.transformer) == []
     assert len(ours) == train.WARM_UP + 2
     for name in ("content", "semantic"):
         expected = [line[name] for line in ours]
@@ -74,12 +74,12 @@ def test_the_reference_has_our_losses(mini_flux_loaded: Base, tmp_path: Path) ->
 def test_a_reference_step_trains_each_adapter_by_its_own_loss(
     mini_flux_loaded: Base, gradient_checkpointing: int
 ) -> None:
-    flux = mini_flux_loaded
+    base = mini_flux_loaded
     overrides = [*MINI, f"gradient_checkpointing={gradient_checkpointing}"]
     run = train.bench_run(parse(overrides, "bench.train", ""))
     with (
-        forwards_counted(flux.transformer) as batches,
-        closing(reference.ReferenceTraining(pipeline_of(flux), run)) as training,
+        forwards_counted(base.transformer) as batches,
+        closing(reference.ReferenceTraining(pipeline_of(base), run)) as training,
     ):
         weights = [weight for group in training.optimizer.param_groups for weight in group["params"]]
         before = [weight.clone() for weight in weights]
@@ -91,14 +91,14 @@ def test_a_reference_step_trains_each_adapter_by_its_own_loss(
 
 
 def test_the_plain_sweep_has_our_images(mini_flux_loaded: Base) -> None:
-    flux = mini_flux_loaded
+    base = mini_flux_loaded
     config = sample.first_skip(parse(MINI, "bench.sample", "").config("train_image"))
-    add_random_lora(flux, "semantic", config, 0)
-    with forwards_counted(flux.transformer) as batches:
-        theirs = reference.sweep_images(pipeline_of(flux), "a cat", 3, config)
+    add_random_lora(base, "semantic", config, 0)
+    with forwards_counted(base.transformer) as batches:
+        theirs = reference.sweep_images(pipeline_of(base), "a cat", 3, config)
     assert batches == [1] * 3 * 4
-    embeds = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
-    ours = sweep_images(flux, embeds, [3], [1], config.scales, config)[1]
+    embeds = base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    ours = sweep_images(base, embeds, [3], [1], config.scales, config)[1]
     assert list(theirs) == list(ours) == [0.0, 0.5, 1.0]
     for scale, image in theirs.items():
         torch.testing.assert_close(image, ours[scale], rtol=0, atol=1e-4)
@@ -109,16 +109,16 @@ def test_the_plain_sweep_has_our_images(mini_flux_loaded: Base) -> None:
 def test_the_plain_edit_of_a_photograph_has_our_images(
     mini_flux_loaded: Base, inversion: str, forwards: int
 ) -> None:
-    flux = mini_flux_loaded
+    base = mini_flux_loaded
     options = parse([*MINI, f"inversion={inversion}"], "bench.sample", "")
     run = expand_real_runs(options.config("train_image_real"))[0]
     for seed, name in enumerate(("semantic", "inversion")):
-        add_random_lora(flux, name, run.config, seed)
-    with forwards_counted(flux.transformer) as batches:
-        theirs = reference.edit_photo(pipeline_of(flux), run.photograph, "a cat", 3, run.config)
+        add_random_lora(base, name, run.config, seed)
+    with forwards_counted(base.transformer) as batches:
+        theirs = reference.edit_photo(pipeline_of(base), run.photograph, "a cat", 3, run.config)
     assert batches == [1] * forwards
-    embeds = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
-    ours = edit_photo(run, flux, load_photo(run.photograph, MINI_RESOLUTION), 3, embeds)[1]
+    embeds = base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    ours = edit_photo(run, base, load_photo(run.photograph, MINI_RESOLUTION), 3, embeds)[1]
     for scale, image in theirs.items():
         torch.testing.assert_close(image, ours[scale], rtol=0, atol=1e-4)
     assert (ours[1.0] - ours[0.0]).abs().max() > 1e-4
@@ -234,16 +234,16 @@ def test_random_weights_of_any_shape() -> None:
     state = torch.get_rng_state()
     for dtype in (torch.float32, torch.bfloat16):
         config = replace(Config(), device="cpu", dtype=str(dtype).removeprefix("torch."))
-        flux = load_base(config, random_weights=True, shape=MINI_SHAPE)
-        embeds = flux.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
-        latents = flux.encode_images(torch.zeros(1, 3, 32, 32))
-        velocity = flux.predict_velocity(torch.ones_like(latents), torch.tensor([0.5]), embeds, 3.5)
-        assert flux.transformer.dtype == flux.part("text_encoder_2").dtype == flux.vae.dtype == dtype
+        base = load_base(config, random_weights=True, shape=MINI_SHAPE)
+        embeds = base.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+        latents = base.encode_images(torch.zeros(1, 3, 32, 32))
+        velocity = base.predict_velocity(torch.ones_like(latents), torch.tensor([0.5]), embeds, 3.5)
+        assert base.transformer.dtype == base.part("text_encoder_2").dtype == base.vae.dtype == dtype
         assert torch.get_default_dtype() == torch.float32
-        for output in (latents, velocity, flux.decode_latents(velocity)):
+        for output in (latents, velocity, base.decode_latents(velocity)):
             assert output.isfinite().all()
             assert output.std() > 0
-        assert not any(weight.requires_grad for weight in flux.transformer.parameters())
+        assert not any(weight.requires_grad for weight in base.transformer.parameters())
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -257,20 +257,20 @@ def test_the_published_number_of_parameters() -> None:
 def test_random_weights_quantized(quantization: str) -> None:
     pytest.importorskip("bitsandbytes" if quantization == "nf4" else "torchao")
     config = replace(Config(), device="cpu", quantization=quantization)
-    flux = load_base(config, random_weights=True, shape=MINI_SHAPE)
-    embeds = flux.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
-    velocity = flux.predict_velocity(torch.ones(1, 16, 4, 4), torch.tensor([0.5]), embeds, 3.5)
+    base = load_base(config, random_weights=True, shape=MINI_SHAPE)
+    embeds = base.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+    velocity = base.predict_velocity(torch.ones(1, 16, 4, 4), torch.tensor([0.5]), embeds, 3.5)
     assert velocity.isfinite().all()
     assert velocity.std() > 0
 
 
 def test_random_parts_come_back() -> None:
-    flux = load_base(replace(Config(), device="cpu"), random_weights=True, shape=MINI_SHAPE)
-    before = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
-    flux.release_text_encoders()
-    flux.release_vae()
-    assert set(flux.parts) == {"transformer", "scheduler"}
-    after = flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    base = load_base(replace(Config(), device="cpu"), random_weights=True, shape=MINI_SHAPE)
+    before = base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    base.release_text_encoders()
+    base.release_vae()
+    assert set(base.parts) == {"transformer", "scheduler"}
+    after = base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
     assert torch.equal(before["prompt_embeds"], after["prompt_embeds"])
 
 

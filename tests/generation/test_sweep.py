@@ -44,16 +44,16 @@ def lora(mini_flux_loaded: Base, tmp_path: Path) -> Path:
     return tmp_path / "lora.safetensors"
 
 
-def encode(flux: Base, *prompts: str) -> PromptEmbeds:
-    return flux.encode_prompts(prompts, MINI_SEQUENCE_LENGTH)
+def encode(base: Base, *prompts: str) -> PromptEmbeds:
+    return base.encode_prompts(prompts, MINI_SEQUENCE_LENGTH)
 
 
 def test_pixels_of_every_skip_and_scale(mini_flux_loaded: Base, lora: Path) -> None:
-    flux, counts = mini_flux_loaded, []
-    with applied_lora(flux.transformer, lora) as metadata:
+    base, counts = mini_flux_loaded, []
+    with applied_lora(base.transformer, lora) as metadata:
         images = sweep_images(
-            flux,
-            encode(flux, ""),
+            base,
+            encode(base, ""),
             [1, 2, 3],
             [1, 3],
             [0.0, 1.0],
@@ -74,41 +74,41 @@ def test_pixels_of_every_skip_and_scale(mini_flux_loaded: Base, lora: Path) -> N
 
 
 def test_an_image_does_not_depend_on_its_batch(mini_flux_loaded: Base, lora: Path) -> None:
-    flux, prompts = mini_flux_loaded, ("a cat", "a dog", "a red hill")
-    with applied_lora(flux.transformer, lora):
-        together = sweep_images(flux, encode(flux, *prompts), [1, 2, 3], [1], [0.5], CONFIG)[1][0.5]
+    base, prompts = mini_flux_loaded, ("a cat", "a dog", "a red hill")
+    with applied_lora(base.transformer, lora):
+        together = sweep_images(base, encode(base, *prompts), [1, 2, 3], [1], [0.5], CONFIG)[1][0.5]
         for index, prompt in enumerate(prompts):
-            alone = sweep_images(flux, encode(flux, prompt), [index + 1], [1], [0.5], CONFIG)[1][0.5]
+            alone = sweep_images(base, encode(base, prompt), [index + 1], [1], [0.5], CONFIG)[1][0.5]
             torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-4)
     assert (together[0] - together[1]).abs().mean() > 1e-3
 
 
 def test_the_lora_is_gone_afterwards_whatever_happens(mini_flux_loaded: Base, lora: Path) -> None:
-    flux = mini_flux_loaded
-    before = sweep_images(flux, encode(flux, ""), [1], [0], [0.0], CONFIG)[0][0.0]
-    with pytest.raises(RuntimeError), applied_lora(flux.transformer, lora):
+    base = mini_flux_loaded
+    before = sweep_images(base, encode(base, ""), [1], [0], [0.0], CONFIG)[0][0.0]
+    with pytest.raises(RuntimeError), applied_lora(base.transformer, lora):
         raise RuntimeError
-    assert adapter_names(flux.transformer) == []
-    assert torch.equal(before, sweep_images(flux, encode(flux, ""), [1], [0], [0.0], CONFIG)[0][0.0])
+    assert adapter_names(base.transformer) == []
+    assert torch.equal(before, sweep_images(base, encode(base, ""), [1], [0], [0.0], CONFIG)[0][0.0])
     with (
         pytest.raises(UserError, match="expected a LoRA file"),
-        applied_lora(flux.transformer, lora.parent / "no.pt"),
+        applied_lora(base.transformer, lora.parent / "no.pt"),
     ):
         pass
 
 
 def test_what_cannot_be_generated(mini_flux_loaded: Base) -> None:
-    flux = mini_flux_loaded
+    base = mini_flux_loaded
     with pytest.raises(ValueError, match="at least one seed"):
-        sweep_images(flux, encode(flux, ""), [], [0], [0.0], CONFIG)
+        sweep_images(base, encode(base, ""), [], [0], [0.0], CONFIG)
     with pytest.raises(ValueError, match="no adapter semantic"):
-        sweep_images(flux, encode(flux, ""), [1], [0], [0.5], CONFIG)
+        sweep_images(base, encode(base, ""), [1], [0], [0.5], CONFIG)
     with pytest.raises(ValueError, match="expected 1 prompt or 3"):
-        sweep_images(flux, encode(flux, "a", "b"), [1, 2, 3], [0], [0.0], CONFIG)
+        sweep_images(base, encode(base, "a", "b"), [1, 2, 3], [0], [0.0], CONFIG)
 
 
 def test_files_and_grids(mini_flux_loaded: Base, lora: Path, tmp_path: Path) -> None:
-    flux, prompts = mini_flux_loaded, ["a cat", "a dog"]
+    base, prompts = mini_flux_loaded, ["a cat", "a dog"]
     config = replace(
         CONFIG,
         output_folder_gen=str(tmp_path / "gen"),
@@ -116,10 +116,10 @@ def test_files_and_grids(mini_flux_loaded: Base, lora: Path, tmp_path: Path) -> 
         trained_lora_path=[str(lora)],
     )
     (run,) = expand_runs(config)
-    embeds = {prompt: encode(flux, prompt) for prompt in prompts}
-    with applied_lora(flux.transformer, run.lora_paths[0]):
-        grids = write_images(run, flux, [8, 9], prompts, embeds)
-        alone = sweep_images(flux, embeds["a dog"], [9], [3], [1.0], CONFIG)[3][1.0]
+    embeds = {prompt: encode(base, prompt) for prompt in prompts}
+    with applied_lora(base.transformer, run.lora_paths[0]):
+        grids = write_images(run, base, [8, 9], prompts, embeds)
+        alone = sweep_images(base, embeds["a dog"], [9], [3], [1.0], CONFIG)[3][1.0]
     assert grids == [run.grid_path(8), run.grid_path(9)]
     assert written(run) == {
         "8.png",

@@ -33,12 +33,12 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def model_of(flux: Base) -> Velocity:
+def model_of(base: Base) -> Velocity:
     for seed, name in enumerate(("content", "semantic")):
-        add_adapter(flux.transformer, name, 2, 1, seed=seed)
-        for weight in adapter_parameters(flux.transformer, name)[1::2]:
+        add_adapter(base.transformer, name, 2, 1, seed=seed)
+        for weight in adapter_parameters(base.transformer, name)[1::2]:
             weight.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(seed))
-    return Velocity(flux, flux.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    return Velocity(base, base.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
 
 
 def batch_of(seed: int) -> PairBatch:
@@ -49,13 +49,13 @@ def batch_of(seed: int) -> PairBatch:
 
 def step(model: Velocity, seed: int, joint: bool) -> list[torch.Tensor]:
     """A training step's gradients."""
-    prompted = PromptedVelocity(model.flux, {"": model.embeds}, model.guidance_scale)
+    prompted = PromptedVelocity(model.base, {"": model.embeds}, model.guidance_scale)
     for losses in build_objective("train_image", 4.0, 1.0, joint).losses(prompted, batch_of(seed)):
         sum(losses.values()).backward()
     weights = [
         weight
         for name in ("content", "semantic")
-        for weight in adapter_parameters(model.flux.transformer, name)
+        for weight in adapter_parameters(model.base.transformer, name)
     ]
     gradients = [weight.grad.clone() for weight in weights]
     for weight in weights:

@@ -34,8 +34,8 @@ def quantized(folder: Path, quantization: str) -> Base:
     return load_base_model(str(folder), CPU, torch.bfloat16, quantization)
 
 
-def model_of(flux: Base) -> Velocity:
-    return Velocity(flux, flux.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH), 3.5)
+def model_of(base: Base) -> Velocity:
+    return Velocity(base, base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH), 3.5)
 
 
 def drawn() -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,9 +59,9 @@ def test_velocity_is_near_that_of_the_base(mini_flux: Path, quantization: str) -
 
 @pytest.mark.parametrize("quantization", sorted(LIBRARIES))
 def test_blocks_are_held_in_so_many_bytes_a_weight(mini_flux: Path, quantization: str) -> None:
-    plain, flux = quantized(mini_flux, "none"), quantized(mini_flux, quantization)
+    plain, base = quantized(mini_flux, "none"), quantized(mini_flux, quantization)
     sizes = {name: linear.weight.numel() for name, linear in linear_layers(plain.transformer).items()}
-    for name, linear in linear_layers(flux.transformer).items():
+    for name, linear in linear_layers(base.transformer).items():
         if "transformer_blocks." not in name:
             assert linear.weight.dtype == torch.bfloat16
             continue
@@ -76,11 +76,11 @@ def test_a_lora_is_trained_on_it(mini_flux: Path, quantization: str, checkpointi
     """Its gradients are near those on the base itself, and a few steps lower the loss."""
     gradients, losses = {}, []
     for name in ("none", quantization):
-        flux = quantized(mini_flux, name)
-        add_adapter(flux.transformer, "semantic", 4, 4, seed=1)
+        base = quantized(mini_flux, name)
+        add_adapter(base.transformer, "semantic", 4, 4, seed=1)
         if checkpointing:
-            flux.transformer.enable_gradient_checkpointing()
-        weights, model = adapter_parameters(flux.transformer, "semantic"), model_of(flux)
+            base.transformer.enable_gradient_checkpointing()
+        weights, model = adapter_parameters(base.transformer, "semantic"), model_of(base)
         assert {weight.dtype for weight in weights} == {torch.float32}
         optimizer = torch.optim.AdamW(weights, lr=1e-2)
         losses = []
@@ -122,15 +122,15 @@ def test_no_weight_is_kept_in_full_for_the_backward_pass(mini_flux: Path, quanti
 
 @pytest.mark.parametrize("quantization", sorted(LIBRARIES))
 def test_it_is_the_base_that_it_was_made_of(mini_flux: Path, tmp_path: Path, quantization: str) -> None:
-    plain, flux = quantized(mini_flux, "none"), quantized(mini_flux, quantization)
-    assert base_hash(flux.transformer) == base_hash(plain.transformer)
+    plain, base = quantized(mini_flux, "none"), quantized(mini_flux, quantization)
+    assert base_hash(base.transformer) == base_hash(plain.transformer)
     add_adapter(plain.transformer, "semantic", 2, 2)
     path = tmp_path / "lora.safetensors"
     save_lora(plain.transformer, "semantic", path, {BASE_HASH: base_hash(plain.transformer)})
-    with applied_lora(flux.transformer, path):  # refused, were it another base
-        assert base_hash(flux.transformer) == base_hash(plain.transformer)
-    add_adapter(flux.transformer, "other", 2, 2)
-    remove_adapter(flux.transformer, "other")
+    with applied_lora(base.transformer, path):  # refused, were it another base
+        assert base_hash(base.transformer) == base_hash(plain.transformer)
+    add_adapter(base.transformer, "other", 2, 2)
+    remove_adapter(base.transformer, "other")
 
 
 def test_without_the_library(mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,13 +127,13 @@ def test_x_t_is_the_models_own_trajectory(
     target = ("cat person", "dog person")[int(torch.randint(2, (), generator=generator))]
     torch.randint(step, step + 1, (), generator=generator)
     noise = torch.randn(2, 16, 4, 4, generator=generator)
-    flux, embeds = mini_flux_loaded, mini_flux_loaded.encode_prompts([target], MINI_SEQUENCE_LENGTH)
-    sigmas = flux.sigmas(4, 4, 4)
+    base, embeds = mini_flux_loaded, mini_flux_loaded.encode_prompts([target], MINI_SEQUENCE_LENGTH)
+    sigmas = base.sigmas(4, 4, 4)
     for image in range(2):
         x_t = noise[image : image + 1]
         for i in range(step):
             with torch.no_grad():
-                x_t = x_t + (sigmas[i + 1] - sigmas[i]) * flux.predict_velocity(
+                x_t = x_t + (sigmas[i + 1] - sigmas[i]) * base.predict_velocity(
                     x_t, sigmas[i : i + 1], embeds, 3.5
                 )
         torch.testing.assert_close(drawn.x_t[image : image + 1], x_t, rtol=1e-4, atol=1e-5)
@@ -162,7 +162,7 @@ def test_every_prompt_and_step_is_drawn_and_none_beyond(batches: Callable[..., T
     text_batches = batches("start_step=1", "end_step=2")
     generator = torch.Generator().manual_seed(0)
     drawn = [text_batches.draw(generator) for _ in range(20)]
-    sigmas = text_batches.flux.sigmas(4, 4, 4)
+    sigmas = text_batches.base.sigmas(4, 4, 4)
     assert {batch.sigma[0].item() for batch in drawn} == set(sigmas[1:3].tolist())
     assert {batch.target for batch in drawn} == {"cat person", "dog person"}
     assert all(batch.target == batch.start for batch in drawn)

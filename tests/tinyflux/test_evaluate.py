@@ -112,7 +112,7 @@ def test_pixels_are_renders_of_everybody() -> None:
 
 
 @pytest.fixture(scope="module")
-def flux(mini_recipe) -> Base:
+def base(mini_recipe) -> Base:
     return load_base_model(str(mini_recipe[2]), CPU, torch.float32)
 
 
@@ -126,17 +126,17 @@ def config() -> Config:
     return Config(resolution=128, num_inference_steps=2, max_sequence_length=32, guidance_scale=3.5)
 
 
-def test_reconstructions_go_through_the_autoencoder(flux: Base) -> None:
+def test_reconstructions_go_through_the_autoencoder(base: Base) -> None:
     pixels = pixels_of(sample_people(HELD_OUT[:3]))
     with torch.no_grad():
-        expected = flux.vae.decode(flux.vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
-    torch.testing.assert_close(reconstructions(flux, pixels), expected, atol=1e-4, rtol=1e-4)
+        expected = base.vae.decode(base.vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
+    torch.testing.assert_close(reconstructions(base, pixels), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_an_image_a_prompt_and_seeds_count_up(flux: Base, config: Config) -> None:
-    two = generate(flux, ["a man", "a woman"], 7, config)
+def test_an_image_a_prompt_and_seeds_count_up(base: Base, config: Config) -> None:
+    two = generate(base, ["a man", "a woman"], 7, config)
     assert two.shape == (2, 3, 128, 128)
-    torch.testing.assert_close(two[1:], generate(flux, ["a woman"], 8, config), atol=1e-4, rtol=0)
+    torch.testing.assert_close(two[1:], generate(base, ["a woman"], 8, config), atol=1e-4, rtol=0)
     assert not torch.allclose(two[0], two[1], atol=1e-2)
 
 
@@ -145,7 +145,7 @@ def wishes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
     """Prompts and first seeds asked for; each image's mean is the number of words in its prompt."""
     asked: list[tuple[list[str], int]] = []
 
-    def fake(flux: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
+    def fake(base: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
         asked.append((prompts, first_seed))
         lengths = torch.tensor([float(len(prompt.split())) for prompt in prompts])
         return (lengths / 20)[:, None, None, None].expand(-1, 3, 128, 128)

@@ -67,7 +67,7 @@ def test_an_exact_slider_is_calibrated_exactly(
     change = sum(read(pair.target[None])["age"] - read(pair.source[None])["age"] for pair in pairs).item()
     change /= len(pairs)
 
-    def draw(flux, embeds, seeds, skips, scales, config):
+    def draw(base, embeds, seeds, skips, scales, config):
         return {skips[0]: {scale: torch.zeros(len(seeds), 3, 32, 32) + scale * change for scale in scales}}
 
     monkeypatch.setattr(utils.generation.sweep, "sweep_images", draw)

@@ -74,13 +74,13 @@ def test_what_is_measured_is_the_loras_effect(
     script("train_image_script", "--c=mini", "datasets=age", "lr=0.05")
     from tinyflux.edits import measure
 
-    flux, seeds = mini_flux_loaded, range(9)  # more than one batch holds
+    base, seeds = mini_flux_loaded, range(9)  # more than one batch holds
     (run,) = expand_runs(load_config("mini", ["datasets=age", "lr=0.05"], Path("config")))
     pairs = load_pairs(run.source_folder, run.target_folder, MINI_RESOLUTION)
-    embeds = flux.encode_prompts([run.prompt], MINI_SEQUENCE_LENGTH)
-    measured = measure(run, flux, embeds, pairs, read_brightness, seeds, [1.0, 0.0])
-    with applied_lora(flux.transformer, run.lora_paths[0]):
-        images = sweep_images(flux, embeds, seeds, [1], [0.0, 1.0], run.config)[1]
+    embeds = base.encode_prompts([run.prompt], MINI_SEQUENCE_LENGTH)
+    measured = measure(run, base, embeds, pairs, read_brightness, seeds, [1.0, 0.0])
+    with applied_lora(base.transformer, run.lora_paths[0]):
+        images = sweep_images(base, embeds, seeds, [1], [0.0, 1.0], run.config)[1]
     after, before = (read_brightness(images[scale])["age"] for scale in (1.0, 0.0))
     assert measured.report.identities == 9
     assert measured.report.moved.mean == pytest.approx((after - before).mean().item() / PAIR_DIFFERENCE)

@@ -76,9 +76,9 @@ def test_every_method_trains_two_steps_and_leaves_the_base_bit_for_bit(
     pristine: dict[str, torch.Tensor] = {}
     train_run = trainer.train_run
 
-    def noting(run: Run, flux: Base, *rest: object) -> object:
-        pristine.update({name: weight.clone() for name, weight in flux.transformer.state_dict().items()})
-        return train_run(run, flux, *rest)
+    def noting(run: Run, base: Base, *rest: object) -> object:
+        pristine.update({name: weight.clone() for name, weight in base.transformer.state_dict().items()})
+        return train_run(run, base, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "train_run", noting)

@@ -162,7 +162,7 @@ def test_perfect_and_idle_editors_come_out_at_the_ends(
     change = (change / len(pairs)).item()
     gains = {"train_image": 1.0, "train_image_sliders": 0.0}
 
-    def draw(flux, embeds, seeds, skips, scales, config):
+    def draw(base, embeds, seeds, skips, scales, config):
         gain = gains[config.python_name]
         start = torch.full((len(seeds), 3, 32, 32), -0.1 if change > 0 else 0.1)
         return {skips[0]: {scale: start + 2 * gain * scale * change for scale in scales}}

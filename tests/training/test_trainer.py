@@ -55,10 +55,10 @@ def make_run(folder: Path, **changes) -> Run:
     return expand_runs(replace(config, **changes))[0]
 
 
-def learn(run: Run, flux: Base, pairs: Sequence[ImagePair], objective) -> None:
+def learn(run: Run, base: Base, pairs: Sequence[ImagePair], objective) -> None:
     """Train on image pairs under the empty prompt."""
-    embeds = {"": flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)}
-    train(run, flux, PairBatches(flux, pairs, run.config), objective, embeds)
+    embeds = {"": base.encode_prompts([""], MINI_SEQUENCE_LENGTH)}
+    train(run, base, PairBatches(base, pairs, run.config), objective, embeds)
 
 
 def objective_of(run: Run):
@@ -72,9 +72,9 @@ def lines(run: Run) -> list[dict]:
 
 
 def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pairs):
-    flux = mini_flux_loaded
-    before = {name: parameter.clone() for name, parameter in flux.transformer.named_parameters()}
-    learn(run, flux, pairs, objective_of(run))
+    base = mini_flux_loaded
+    before = {name: parameter.clone() for name, parameter in base.transformer.named_parameters()}
+    learn(run, base, pairs, objective_of(run))
 
     for step in (4, 6):
         assert run.weights_path(step).is_file()
@@ -88,8 +88,8 @@ def test_writes_what_it_says_and_leaves_a_clean_base(run, mini_flux_loaded, pair
     assert (record.work, record.count) == ("training", 6)
     assert 0 < seconds[0] < seconds[1] < seconds[2] <= record.seconds + 0.001  # rounded to milliseconds
 
-    assert adapter_names(flux.transformer) == []
-    after = dict(flux.transformer.named_parameters())
+    assert adapter_names(base.transformer) == []
+    after = dict(base.transformer.named_parameters())
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
@@ -118,12 +118,12 @@ def test_header_says_where_the_weights_come_from(run, mini_flux_loaded, pairs):
 
 
 def test_both_files_hold_the_trained_semantic_adapter(run, mini_flux_loaded, pairs):
-    flux = mini_flux_loaded
-    learn(run, flux, pairs, objective_of(run))
-    load_lora(flux.transformer, run.weights_path(), "a")
-    load_lora(flux.transformer, run.reference_path(), "b")
+    base = mini_flux_loaded
+    learn(run, base, pairs, objective_of(run))
+    load_lora(base.transformer, run.weights_path(), "a")
+    load_lora(base.transformer, run.reference_path(), "b")
     for left, right in zip(
-        adapter_parameters(flux.transformer, "a"), adapter_parameters(flux.transformer, "b"), strict=True
+        adapter_parameters(base.transformer, "a"), adapter_parameters(base.transformer, "b"), strict=True
     ):
         assert torch.equal(left, right)
         assert left.any()
@@ -149,12 +149,12 @@ def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_schedule
     run = make_run(tmp_path, lr_scheduler=lr_scheduler, joint_passes=False)
     learn(run, load_base_model(str(mini_flux), device, torch.float32), pairs, objective_of(run))
 
-    flux = load_base_model(str(mini_flux), device, torch.float32)
-    transformer = flux.transformer
-    sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
-    targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
-    model = PromptedVelocity(flux, {"": flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)}, 3.5)
-    sigmas = flux.sigmas(28, 4, 4)
+    base = load_base_model(str(mini_flux), device, torch.float32)
+    transformer = base.transformer
+    sources = torch.cat([base.encode_images(pair.source[None]) for pair in pairs])
+    targets = torch.cat([base.encode_images(pair.target[None]) for pair in pairs])
+    model = PromptedVelocity(base, {"": base.encode_prompts([""], MINI_SEQUENCE_LENGTH)}, 3.5)
+    sigmas = base.sigmas(28, 4, 4)
     generator = torch.Generator().manual_seed(run.seed)
     for name in ("content", "semantic"):
         seed = int(torch.randint(2**31, (), generator=generator))
@@ -210,7 +210,7 @@ class Watched:
         self.adapters, self.saved = objective.adapters, objective.saved
 
     def losses(self, model: PromptedVelocity, batch: PairBatch):
-        content = adapter_parameters(model.flux.transformer, "content")
+        content = adapter_parameters(model.base.transformer, "content")
         self.content.append([weight.detach().clone() for weight in content])
         for index, loss in enumerate(self.objective.losses(model, batch)):
             if index == self.count:
@@ -242,16 +242,16 @@ def test_losses_fall(tmp_path, mini_flux_loaded, pairs):
 
 
 def test_nothing_but_the_transformer_is_held_while_training(run, mini_flux_loaded, pairs):
-    flux, held = mini_flux_loaded, []
-    embeds = {"": flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)}
-    flux.release_text_encoders()
+    base, held = mini_flux_loaded, []
+    embeds = {"": base.encode_prompts([""], MINI_SEQUENCE_LENGTH)}
+    base.release_text_encoders()
 
     class Watched(Recorder):
         def losses(self, model, batch):
-            held.append(set(flux.parts))
+            held.append(set(base.parts))
             yield from super().losses(model, batch)
 
-    train(run, flux, PairBatches(flux, pairs, run.config), Watched(), embeds)
+    train(run, base, PairBatches(base, pairs, run.config), Watched(), embeds)
     assert run.weights_path().is_file()
     assert held == [{"transformer", "scheduler"}] * run.config.train_iteration
 
@@ -273,11 +273,11 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("joint", [True, False])
 def test_no_step_waits_for_the_device(mini_flux_loaded, pairs, tmp_path, joint):
     run = make_run(tmp_path, joint_passes=joint)
-    flux = mini_flux_loaded
+    base = mini_flux_loaded
     for name in ("content", "semantic"):
-        add_adapter(flux.transformer, name, 2, 1)
-    batches = PairBatches(flux, pairs, run.config)
-    model = PromptedVelocity(flux, {"": flux.encode_prompts([""], MINI_SEQUENCE_LENGTH)}, 3.5)
+        add_adapter(base.transformer, name, 2, 1)
+    batches = PairBatches(base, pairs, run.config)
+    model = PromptedVelocity(base, {"": base.encode_prompts([""], MINI_SEQUENCE_LENGTH)}, 3.5)
     generator = torch.Generator().manual_seed(0)
     with Reads() as reads:
         for losses in build_objective("train_image", 4.0, 1.0, joint).losses(model, batches.draw(generator)):
@@ -312,15 +312,15 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, mini_flux_loaded, pair
 
 
 def test_bfloat16_base_trains_float32_adapters(tmp_path, mini_flux, pairs):
-    flux = load_base_model(str(mini_flux), torch.device("cpu"), torch.bfloat16)
+    base = load_base_model(str(mini_flux), torch.device("cpu"), torch.bfloat16)
     run = make_run(
         tmp_path, dtype="bfloat16", train_iteration=40, save_per_steps=40, log_every=20, cfg_eta=1.0
     )
-    learn(run, flux, pairs[:1], objective_of(run))
+    learn(run, base, pairs[:1], objective_of(run))
     first, last = lines(run)
     assert last["content"] < first["content"]
     assert {tensor.dtype for tensor in load_file(run.weights_path()).values()} == {torch.float32}
-    assert {parameter.dtype for parameter in flux.transformer.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in base.transformer.parameters()} == {torch.bfloat16}
 
 
 def test_train_method_and_rank_reach_the_file(tmp_path, mini_flux_loaded, pairs):

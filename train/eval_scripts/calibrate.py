@@ -84,12 +84,12 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     prompts = choose_prompts(run, seeds)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
-    flux, embeds = load_base(Study(config, model_path), prompts)
-    judge = build_judge(config, load_tools(config, flux.device, JUDGES_TOOLS[config.judge]), pairs, probe)
+    base, embeds = load_base(Study(config, model_path), prompts)
+    judge = build_judge(config, load_tools(config, base.device, JUDGES_TOOLS[config.judge]), pairs, probe)
     scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
-    with applied_lora(flux.transformer, lora, other_base=config.other_base):
+    with applied_lora(base.transformer, lora, other_base=config.other_base):
         of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
-        images = sweep_images(flux, of_seeds, seeds, [skip], scales, config)[skip]
+        images = sweep_images(base, of_seeds, seeds, [skip], scales, config)[skip]
     strength = torch.stack([judge.strength(images[0.0], images[scale]) for scale in scales], dim=1)
     damage = torch.stack([judge.damage(images[0.0], images[scale]).mean() for scale in scales])
     limit = LIMITS[config.judge] if limit is None else limit

@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in study.runs
     }
     reader = probe_reader()
-    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
     measured = []
 
     def measure_one(run: Run) -> Path:
         own = PromptEmbeds.joined([embeds[prompt] for prompt in prompts[run.name]])
-        measured.append(measure(run, flux, own, pairs[run.dataset], reader, seeds, options.scales))
+        measured.append(measure(run, base, own, pairs[run.dataset], reader, seeds, options.scales))
         # after every run, so that a study cut off leaves what it has
         return write_results(
             measured, options.out, shlex.join(["python", "eval_scripts/edit_table.py", *argv])

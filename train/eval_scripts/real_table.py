@@ -44,13 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{', '.join(options.inversions)} x {', '.join(edits)}; results: {options.out}")
         return 0
     check_writable(options.out)
-    flux, embeds = load_base(study, ["", *study.config.prompt])
+    base, embeds = load_base(study, ["", *study.config.prompt])
     from tinyflux.portraits import Measured, measure_inversion, write_results
 
     measured: list[Measured] = []
     command = shlex.join(["python", "eval_scripts/real_table.py", *argv])
     for inversion in options.inversions:
-        measured += measure_inversion(study.config, flux, embeds, inversion, edits, options.portraits)
+        measured += measure_inversion(study.config, base, embeds, inversion, edits, options.portraits)
         # after every inversion, so that a table cut off keeps what it has
         table = write_results(measured, options.portraits, options.out, command)
     print(table)

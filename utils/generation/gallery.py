@@ -29,7 +29,7 @@ from utils.report.figures import Grid, draw_grid, save_gif
 
 
 def write_images(
-    run: Run, flux: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
+    run: Run, base: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> list[Path]:
     """Generate a run's images with the LoRAs run.lora_paths now applied, and write them and a grid a seed.
 
@@ -37,7 +37,7 @@ def write_images(
 
     Args:
         run: names, paths, settings.
-        flux: with its VAE.
+        base: with its VAE.
         seeds: at least one.
         prompts: one a seed.
         embeds: of every prompt, one each.
@@ -53,11 +53,11 @@ def write_images(
     grids = []
     made = len(seeds) * len(config.skips) * len(scales)
     with (
-        recorded(run.seeds_folder / "record.json", "generation", made, flux.device),
+        recorded(run.seeds_folder / "record.json", "generation", made, base.device),
         tqdm(total=total, desc=run.dataset, unit="step") as bar,
     ):
         for batch, images in sweep_batches(
-            flux, of_seeds, seeds, config.skips, scales, config, progress=bar.update
+            base, of_seeds, seeds, config.skips, scales, config, progress=bar.update
         ):
             for index, seed in enumerate(batch):
                 own = {
@@ -157,17 +157,17 @@ def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits:
 
 
 def generate_run(
-    run: Run, flux: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
+    run: Run, base: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
-    with applied_loras(flux.transformer, run.lora_paths, run.config.other_base), forwards_told(flux):
-        write_images(run, flux, seeds, prompts, embeds)
+    with applied_loras(base.transformer, run.lora_paths, run.config.other_base), forwards_told(base):
+        write_images(run, base, seeds, prompts, embeds)
     return run.seeds_folder
 
 
 def generate_photo_run(
     run: RealRun,
-    flux: Base,
+    base: Base,
     photo: Photo,
     seeds: Sequence[int],
     prompts: Sequence[str],
@@ -181,11 +181,11 @@ def generate_photo_run(
     shots = list(zip(seeds, prompts, strict=True))
     with ExitStack() as loras:
         semantic, other_base = Path(run.config.semantic_lora_path), run.config.other_base
-        loras.enter_context(applied_lora(flux.transformer, semantic, other_base=other_base))
+        loras.enter_context(applied_lora(base.transformer, semantic, other_base=other_base))
         if run.config.inversion == "lora":
-            loras.enter_context(applied_lora(flux.transformer, run.weights_path(), "inversion"))
-        loras.enter_context(forwards_told(flux))
+            loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
+        loras.enter_context(forwards_told(base))
         for seed, prompt in shots[:1] if alike else shots:
-            edits = edit_photo(run, flux, photo, seed, embeds[prompt])
+            edits = edit_photo(run, base, photo, seed, embeds[prompt])
             write_photo_edits(run, seed, prompt, photo, edits)
     return run.seeds_folder

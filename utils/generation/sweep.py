@@ -64,16 +64,16 @@ def semantic_names(count: int) -> list[str]:
 
 
 @contextmanager
-def forwards_told(flux: Base) -> Iterator[None]:
+def forwards_told(base: Base) -> Iterator[None]:
     """Print how often the transformer was called inside, and with how many images."""
-    before = replace(flux.forwards)
+    before = replace(base.forwards)
     yield
-    calls, images = flux.forwards.calls - before.calls, flux.forwards.images - before.images
+    calls, images = base.forwards.calls - before.calls, base.forwards.images - before.images
     print(f"{calls} transformer forwards, {images} images in them", flush=True)
 
 
 def sweep_images(
-    flux: Base,
+    base: Base,
     embeds: PromptEmbeds,
     seeds: Sequence[int],
     skips: Sequence[int],
@@ -87,7 +87,7 @@ def sweep_images(
     adapter need be there. A seed's image depends on the other seeds by float rounding at most.
 
     Args:
-        flux: with its VAE; the text encoders may be gone.
+        base: with its VAE; the text encoders may be gone.
         embeds: of one prompt for all seeds, or of one a seed.
         seeds: at least one; each draws the noise of its image.
         skips: step indices in 0..num_inference_steps.
@@ -102,7 +102,7 @@ def sweep_images(
     Raises:
         ValueError: no seed, skip or scale; a skip out of range; a scale other than 0 without the adapter.
     """
-    batches = [images for _, images in sweep_batches(flux, embeds, seeds, skips, scales, config, progress)]
+    batches = [images for _, images in sweep_batches(base, embeds, seeds, skips, scales, config, progress)]
     if not batches:
         raise ValueError("expected at least one seed, found none")
     return {
@@ -112,7 +112,7 @@ def sweep_images(
 
 
 def sweep_batches(
-    flux: Base,
+    base: Base,
     embeds: PromptEmbeds,
     seeds: Sequence[int],
     skips: Sequence[int],
@@ -121,17 +121,17 @@ def sweep_batches(
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Sequence[int], Sweep[Scale]]]:
     """Yield up to batch_size_gen seeds at a time, as (these seeds, their images); see `sweep_images`."""
-    shape = flux.latent_shape(config.resolution, config.resolution)
+    shape = base.latent_shape(config.resolution, config.resolution)
     on_step = _counter(progress)
     names = semantic_names(len(scales[0]) if scales and isinstance(scales[0], tuple) else 1)
-    sigmas = flux.sigmas(config.num_inference_steps, *shape[1:])
+    sigmas = base.sigmas(config.num_inference_steps, *shape[1:])
     embeds, batch_size = embeds.expand(len(seeds)), config.batch_size_gen
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]
         part = slice(first, first + batch_size)
         latents = sweep_skips(
-            velocity_for(_model(flux, embeds.of_images(part), config), names),
-            initial_noise(batch, shape).to(flux.device),
+            velocity_for(_model(base, embeds.of_images(part), config), names),
+            initial_noise(batch, shape).to(base.device),
             sigmas,
             skips,
             scales,
@@ -140,7 +140,7 @@ def sweep_batches(
         yield (
             batch,
             {
-                skip: {scale: flux.decode_latents(x_0).cpu() for scale, x_0 in by_scale.items()}
+                skip: {scale: base.decode_latents(x_0).cpu() for scale, x_0 in by_scale.items()}
                 for skip, by_scale in latents.items()
             },
         )
@@ -172,8 +172,8 @@ def _counter(progress: Callable[[int], object] | None) -> OnStep | None:
     return on_step
 
 
-def _model(flux: Base, embeds: PromptEmbeds, config: Config) -> Velocity:
-    return Velocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
+def _model(base: Base, embeds: PromptEmbeds, config: Config) -> Velocity:
+    return Velocity(base, embeds, config.guidance_scale, config.batch_size_gen)
 
 
 def inversion_of(config: Config) -> Inversion:
@@ -181,12 +181,12 @@ def inversion_of(config: Config) -> Inversion:
     return build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
 
 
-def edit_photo(run: RealRun, flux: Base, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep[float]:
+def edit_photo(run: RealRun, base: Base, photo: Photo, seed: int, embeds: PromptEmbeds) -> Sweep[float]:
     """Edit a photograph with the adapters "semantic" and, for `inversion: lora`, "inversion" now there.
 
     Args:
         run: gives inversion, skips, scales and the other settings.
-        flux: with its VAE.
+        base: with its VAE.
         photo: the photograph.
         seed: of the noise, for inversions that draw any.
         embeds: of the prompt.
@@ -195,13 +195,13 @@ def edit_photo(run: RealRun, flux: Base, photo: Photo, seed: int, embeds: Prompt
         {skip: {scale: pixels (1, 3, H, W)}}; scale 0, the reconstruction, is always among them.
     """
     config = run.config
-    x_0 = flux.encode_images(photo.pixels[None])
-    noise = initial_noise([seed], x_0.shape[1:]).to(flux.device)
-    sigmas = flux.sigmas(config.num_inference_steps, *x_0.shape[-2:])
-    fields = _model(flux, embeds, config).scaled
+    x_0 = base.encode_images(photo.pixels[None])
+    noise = initial_noise([seed], x_0.shape[1:]).to(base.device)
+    sigmas = base.sigmas(config.num_inference_steps, *x_0.shape[-2:])
+    fields = _model(base, embeds, config).scaled
     scales = list(dict.fromkeys([*config.scales, 0.0]))
     edits: Sweep[float] = {}
     for skip in config.skips:
         latents = inversion_of(config).edit(fields, x_0, sigmas, skip, scales, noise)
-        edits[skip] = {scale: flux.decode_latents(edited).cpu() for scale, edited in latents.items()}
+        edits[skip] = {scale: base.decode_latents(edited).cpu() for scale, edited in latents.items()}
     return edits

@@ -36,13 +36,13 @@ def generate_study(study: Study, train_script: str) -> int:
     prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
     for run in study.runs:
         check_writable(run.seeds_folder)
-    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
     from utils.generation.gallery import generate_run  # here, so that the checks above come at once
 
     print(f"seeds: {', '.join(map(str, seeds))}")
     return run_all(
         runs,
-        lambda run: generate_run(run, flux, seeds, prompts[run.name], embeds),
+        lambda run: generate_run(run, base, seeds, prompts[run.name], embeds),
         f"each seed's grid is SEED.png in there, beginning with {seeds[0]}.png",
     )
 
@@ -79,9 +79,9 @@ def generate_photographs(study: Study, train_script: str) -> int:
     photos = {run.name: Photograph.of(run).photo for run in runs}
     for run in runs:
         check_writable(run.seeds_folder)
-    flux, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
-        return generate_photo_run(run, flux, photos[run.name], seeds, prompts[run.name], embeds)
+        return generate_photo_run(run, base, photos[run.name], seeds, prompts[run.name], embeds)
 
     return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")

@@ -151,20 +151,20 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Base, dict[str, P
     together = f", {process_count()} processes" if process_count() > 1 else ""
     print(f"base: {study.model_path} on {device}, {config.dtype}{together}", flush=True)
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
-    flux = load_base_model(study.model_path, device, getattr(torch, config.dtype), config.quantization)
-    check_fits(config, flux.family)
+    base = load_base_model(study.model_path, device, getattr(torch, config.dtype), config.quantization)
+    check_fits(config, base.family)
     length = config.max_sequence_length
     try:
-        embeds = {prompt: flux.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
-        flux.release_text_encoders()  # before the transformer is there: a card may not hold both
+        embeds = {prompt: base.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
+        base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
-            shard(flux)
-        transformer, _ = flux.transformer, flux.vae  # now, for what is missing to be told before any run
+            shard(base)
+        transformer, _ = base.transformer, base.vae  # now, for what is missing to be told before any run
     except torch.OutOfMemoryError:
         raise UserError(out_of_memory(config, device)) from None
     if config.compile:
         compile_blocks(transformer)
-    return flux, embeds
+    return base, embeds
 
 
 def run_all(

@@ -68,7 +68,7 @@ def training_worker(
         fingerprints: of the sources, as they were when they were read.
         runs: those to be done in this process.
     """
-    flux, embeds = load_base(study, [prompt for run in runs for prompt in sources[run.name].prompts])
+    base, embeds = load_base(study, [prompt for run in runs for prompt in sources[run.name].prompts])
     from utils.training.claims import claimed
     from utils.training.distributed import entered_by_main, on_main, shared_faults
     from utils.training.trainer import train_run
@@ -76,7 +76,7 @@ def training_worker(
     def work(run: Run) -> Path:
         with shared_faults(), entered_by_main(claimed(run, fingerprints[run.name])) as todo:
             if todo:
-                train_run(run, flux, sources[run.name], embeds)
+                train_run(run, base, sources[run.name], embeds)
         if run.config.push_to_hub:
             from utils.lora.card import push_to_hub
 

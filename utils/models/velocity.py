@@ -19,12 +19,12 @@ class PromptedVelocity:
     """A Flux with guidance fixed, under prompts by their text: the `VelocityModel` of utils.flow.passes.
 
     Attributes:
-        flux: the base.
+        base: the base.
         embeds: of every prompt that is asked for.
         guidance_scale: FLUX's distilled guidance.
     """
 
-    flux: Base
+    base: Base
     embeds: Mapping[str, PromptEmbeds]
     guidance_scale: float
 
@@ -36,11 +36,11 @@ class PromptedVelocity:
         own = [self.embeds[prompt] for prompt in prompts]
         size = len(x_t) // len(own)
         embeds = own[0] if len(own) == 1 else PromptEmbeds.joined([each.expand(size) for each in own])
-        return self.flux.predict_velocity(x_t, sigma, embeds, self.guidance_scale)
+        return self.base.predict_velocity(x_t, sigma, embeds, self.guidance_scale)
 
     def adapters(self, *mixes: Mix) -> AbstractContextManager[None]:
         """See `use_mixes`."""
-        return use_mixes(self.flux.transformer, mixes)
+        return use_mixes(self.base.transformer, mixes)
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,24 @@ class Velocity:
     """A Flux with prompt and guidance fixed, for sampling.
 
     Attributes:
-        flux: the base.
+        base: the base.
         embeds: of one prompt, or of one an image.
         guidance_scale: FLUX's distilled guidance.
         batch_size: most images in one forward pass of sampling.
     """
 
-    flux: Base
+    base: Base
     embeds: PromptEmbeds
     guidance_scale: float
     batch_size: int = 8
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,), with the adapters now active."""
-        return self.flux.predict_velocity(x_t, sigma, self.embeds, self.guidance_scale)
+        return self.base.predict_velocity(x_t, sigma, self.embeds, self.guidance_scale)
 
     def adapters(self, *mixes: Mix) -> AbstractContextManager[None]:
         """See `use_mixes`."""
-        return use_mixes(self.flux.transformer, mixes)
+        return use_mixes(self.base.transformer, mixes)
 
     def scaled(self, *scales: Mapping[str, float]) -> ScaledVelocity:
         """The velocity with each of len(scales) equal parts of a batch at adapter scales of its own.

@@ -119,7 +119,7 @@ def identity_seeds(plan: Plan, dataset: str, seed: int) -> range:
 def measure_cell(
     cell: Cell,
     plan: Plan,
-    flux: Base,
+    base: Base,
     embeds: Sequence[PromptEmbeds],
     judge: Judge,
     measures: Measures,
@@ -131,7 +131,7 @@ def measure_cell(
     Args:
         cell: its LoRA is trained.
         plan: gives identities, scales and how many of them are kept as pictures.
-        flux: the base with its VAE.
+        base: the base with its VAE.
         embeds: of the prompt of each identity.
         judge: strength and damage.
         measures: what else to measure between each image and that at scale 0.
@@ -142,10 +142,10 @@ def measure_cell(
     seeds = identity_seeds(plan, run.dataset, run.version)
     record_path = run.folder / "generation.json"
     with (
-        applied_lora(flux.transformer, run.weights_path(), other_base=run.config.other_base),
-        recorded(record_path, "generation", len(seeds) * len(plan.scales), flux.device),
+        applied_lora(base.transformer, run.weights_path(), other_base=run.config.other_base),
+        recorded(record_path, "generation", len(seeds) * len(plan.scales), base.device),
     ):
-        images = sweep_images(flux, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, run.config)[skip]
+        images = sweep_images(base, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, run.config)[skip]
     series = ImageSeries([str(seed) for seed in seeds], {scale: images[scale] for scale in plan.scales})
     before = images[0.0]
     at_scales = evaluate(series, measures)

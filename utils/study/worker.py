@@ -23,14 +23,14 @@ class StudyWorker:
 
     Attributes:
         plan: what is compared.
-        flux: the base.
+        base: the base.
         embeds: of every prompt, the empty one among them.
         tools: the outside networks, or why they are not there.
         probe_of: the probe for a dataset, where the judge is one.
     """
 
     plan: Plan
-    flux: Base
+    base: Base
     embeds: Mapping[str, PromptEmbeds]
     tools: Tools
     probe_of: Callable[[str], Probe]
@@ -42,7 +42,7 @@ class StudyWorker:
         source, fingerprint = self._once(cell.source)
         with claimed(run, fingerprint) as todo:
             if todo:
-                train_run(run, self.flux, source, self.embeds)
+                train_run(run, self.base, source, self.embeds)
 
         # A method's own source or not: what an edit is, all of the dataset's pairs say.
         pairs, _ = self._once(all_pairs(run))
@@ -50,7 +50,7 @@ class StudyWorker:
         measure_cell(
             cell,
             self.plan,
-            self.flux,
+            self.base,
             [self.embeds[prompt] for prompt in prompts],
             build_judge(run.config, self.tools, pairs.pairs, probe),
             preservation_measures(self.tools, probe),

@@ -49,14 +49,14 @@ class PairBatches:
 
     prompt = ""
 
-    def __init__(self, flux: Base, pairs: Sequence[ImagePair], config: Config) -> None:
+    def __init__(self, base: Base, pairs: Sequence[ImagePair], config: Config) -> None:
         self.learned_from = [
             {"pair": pair.stem, "source": pixel_hash(pair.source), "target": pixel_hash(pair.target)}
             for pair in pairs
         ]
-        self.sources = torch.cat([flux.encode_images(pair.source[None]) for pair in pairs])
-        self.targets = torch.cat([flux.encode_images(pair.target[None]) for pair in pairs])
-        self.sigmas = _training_sigmas(flux, config, *self.sources.shape[-2:])
+        self.sources = torch.cat([base.encode_images(pair.source[None]) for pair in pairs])
+        self.targets = torch.cat([base.encode_images(pair.target[None]) for pair in pairs])
+        self.sigmas = _training_sigmas(base, config, *self.sources.shape[-2:])
         self.batch_size = config.batch_size
 
     def draw(self, generator: Generator) -> PairBatch:
@@ -72,19 +72,19 @@ class TextBatches:
     """Batches for a text slider: each draws one of its prompts and a step index, and denoises to there."""
 
     def __init__(
-        self, flux: Base, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
+        self, base: Base, prompts: Sequence[SliderPrompt], embeds: Mapping[str, PromptEmbeds], config: Config
     ) -> None:
         keys = ("target", "positive", "unconditional", "neutral", "action")
         self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
-        self.flux, self.prompts, self.embeds, self.config = flux, prompts, embeds, config
+        self.base, self.prompts, self.embeds, self.config = base, prompts, embeds, config
         self.prompt = prompts[0].target
         sides = {prompt.resolution or config.resolution for prompt in prompts}
-        self.shapes = {side: flux.latent_shape(side, side) for side in sides}
+        self.shapes = {side: base.latent_shape(side, side) for side in sides}
         self.sigmas = {
-            side: flux.sigmas(config.num_inference_steps, *shape[1:]) for side, shape in self.shapes.items()
+            side: base.sigmas(config.num_inference_steps, *shape[1:]) for side, shape in self.shapes.items()
         }
         self.targets = {
-            prompt.target: Velocity(flux, embeds[prompt.target], config.guidance_scale) for prompt in prompts
+            prompt.target: Velocity(base, embeds[prompt.target], config.guidance_scale) for prompt in prompts
         }
 
     def draw(self, generator: Generator) -> TextBatch:
@@ -94,7 +94,7 @@ class TextBatches:
         step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
         side = prompt.resolution or config.resolution
         noise = torch.randn(prompt.batch_size * process_count(), *self.shapes[side], generator=generator)
-        noise = sent(noise[share(prompt.batch_size)], self.flux.device)
+        noise = sent(noise[share(prompt.batch_size)], self.base.device)
         sigmas, model = self.sigmas[side], self.targets[prompt.target]
         return TextBatch(
             x_t=euler_sample(model.scaled({}), noise, sigmas, 0, step),
@@ -114,7 +114,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _training_sigmas(flux: Base, config: Config, height: int, width: int) -> Tensor:
+def _training_sigmas(base: Base, config: Config, height: int, width: int) -> Tensor:
     """The noise levels that training draws from."""
-    sigmas = flux.sigmas(config.num_inference_steps, height, width)
+    sigmas = base.sigmas(config.num_inference_steps, height, width)
     return sigmas[config.start_step : config.end_step + 1]

@@ -184,7 +184,7 @@ def sharding() -> bool:
     return launched() and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def shard(flux: Base) -> None:
+def shard(base: Base) -> None:
     """Load a FLUX's transformer and spread it over the processes, block by block (FSDP2); no adapters yet.
 
     A process then holds 1/N of the weights, and of the others' those of a block or two while it computes.
@@ -194,7 +194,7 @@ def shard(flux: Base) -> None:
     weights, of which none is trained, and knows no CPU.
 
     Args:
-        flux: without its transformer, which goes to the CPU, from where blocks are taken one at a time.
+        base: without its transformer, which goes to the CPU, from where blocks are taken one at a time.
 
     Raises:
         UserError: for FSDP of version 1, for weights kept on the CPU, and for quantized ones.
@@ -204,13 +204,13 @@ def shard(flux: Base) -> None:
         raise UserError(f"accelerate: expected fsdp_version 2, found {plugin.fsdp_version}")
     if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
         raise UserError("accelerate: expected fsdp_offload_params false, found true")
-    if flux.quantization != "none":
-        raise UserError(f"quantization: expected none for a base that is spread, found {flux.quantization}")
-    flux.parts |= replace(flux, device=torch.device("cpu")).load(["transformer"])
-    transformer = flux.transformer
+    if base.quantization != "none":
+        raise UserError(f"quantization: expected none for a base that is spread, found {base.quantization}")
+    base.parts |= replace(base, device=torch.device("cpu")).load(["transformer"])
+    transformer = base.transformer
     remember_base_hash(transformer)
-    mesh = init_device_mesh(flux.device.type, (process_count(),))
-    for block in (block for name in flux.family.blocks for block in getattr(transformer, name)):
+    mesh = init_device_mesh(base.device.type, (process_count(),))
+    for block in (block for name in base.family.blocks for block in getattr(transformer, name)):
         fully_shard(block, mesh=mesh, reshard_after_forward=bool(plugin.reshard_after_forward))
     fully_shard(transformer, mesh=mesh)
     # single blocks return views, which only ControlNets would change in place

@@ -16,25 +16,25 @@ _TILE = 128  # pixels
 _SCALES = [0.0, 0.5, 1.0]  # where the study leaves them to a calibration that is not there yet
 
 
-def sample_grid(run: Run, flux: Base, adapter: str, embeds: PromptEmbeds) -> Image.Image:
+def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Image.Image:
     """Draw the study's count_gen seeds at its scales and its first skip, under the training's prompt.
 
     Nothing random is drawn but from the seeds themselves, so training goes on as if it had not looked.
 
     Args:
         run: gives seeds, scales, skip and the other settings.
-        flux: with its VAE and the adapter.
+        base: with its VAE and the adapter.
         adapter: name of the adapter that is being trained.
         embeds: of one prompt.
     """
     config = run.config
     seeds = range(config.start_seed_gen, config.start_seed_gen + config.count_gen)
     scales = config.scales or _SCALES
-    shape = flux.latent_shape(config.resolution, config.resolution)
-    noise = initial_noise(seeds, shape).to(flux.device)
-    model = Velocity(flux, embeds, config.guidance_scale, config.batch_size_gen)
-    sigmas = flux.sigmas(config.num_inference_steps, *shape[1:])
+    shape = base.latent_shape(config.resolution, config.resolution)
+    noise = initial_noise(seeds, shape).to(base.device)
+    model = Velocity(base, embeds, config.guidance_scale, config.batch_size_gen)
+    sigmas = base.sigmas(config.num_inference_steps, *shape[1:])
     latents = sweep(velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales)
-    columns = [to_images(flux.decode_latents(latents[scale]).cpu()) for scale in scales]
+    columns = [to_images(base.decode_latents(latents[scale]).cpu()) for scale in scales]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], list(map(str, seeds))), _TILE)

@@ -70,7 +70,7 @@ class Source(ABC):
         """Read it, unless it was; raises `UserError` for whatever is wrong with it."""
 
     @abstractmethod
-    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """What a training step draws; `embeds` are those of its prompts."""
 
     def settled(self, run: Run) -> Run:
@@ -122,11 +122,11 @@ class ImagePairs(Source):
         """See `Source.read`."""
         _ = self.pairs
 
-    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """Latents of pairs."""
         from utils.training.batches import PairBatches
 
-        return PairBatches(flux, self.pairs, config)
+        return PairBatches(base, self.pairs, config)
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,13 @@ class Photograph(Source):
         """See `Source.read`."""
         _ = self.photo
 
-    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """Latents of the photograph, as a pair of itself."""
         from utils.data.pairs import ImagePair
         from utils.training.batches import PairBatches
 
         square = self.photo.pixels
-        return PairBatches(flux, [ImagePair(self.path.stem, square, square, self.path, self.path)], config)
+        return PairBatches(base, [ImagePair(self.path.stem, square, square, self.path, self.path)], config)
 
 
 @dataclass(frozen=True)
@@ -253,11 +253,11 @@ class SliderPrompts(Source):
         """See `Source.read`."""
         _ = self.entries
 
-    def batches(self, flux: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+    def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """The base's own half-made images."""
         from utils.training.batches import TextBatches
 
-        return TextBatches(flux, self.entries, embeds, config)
+        return TextBatches(base, self.entries, embeds, config)
 
 
 def shared(sources: Mapping[str, Source]) -> dict[str, Source]:

@@ -52,23 +52,23 @@ LR_SCHEDULERS: dict[str, Callable[[float], float]] = {
 }
 
 
-def train_run(run: Run, flux: Base, source: Source, embeds: Mapping[str, PromptEmbeds]) -> None:
+def train_run(run: Run, base: Base, source: Source, embeds: Mapping[str, PromptEmbeds]) -> None:
     """Train one run by its method, on what it learns from; see `train`.
 
     Args:
         run: names, paths, settings.
-        flux: the base model.
+        base: the base model.
         source: what the run learns from.
         embeds: of the source's prompts.
     """
     config = run.config
     objective = build_objective(config.python_name, config.cfg_eta, run.noise_scale, config.joint_passes)
-    train(run, flux, source.batches(flux, embeds, config), objective, embeds)
+    train(run, base, source.batches(base, embeds, config), objective, embeds)
 
 
 def train(
     run: Run,
-    flux: Base,
+    base: Base,
     batches: Batches[Drawn],
     objective: Objective[Drawn],
     embeds: Mapping[str, PromptEmbeds],
@@ -81,7 +81,7 @@ def train(
     for bit to those of a training that was never stopped: all that is random comes from run.seed, on the CPU.
 
     Args:
-        run, flux: names, paths, settings; the base with its VAE, and no adapters of the objective's names.
+        run, base: names, paths, settings; the base with its VAE, and no adapters of the objective's names.
         batches, objective: what a step draws; the losses of such a batch, and the adapters.
         embeds: of every prompt that the objective trains under, and of `batches.prompt`.
 
@@ -93,18 +93,18 @@ def train(
     config = run.config
     before = on_main(_begin, run)
     generator = torch.Generator().manual_seed(run.seed)
-    model = PromptedVelocity(flux, embeds, config.guidance_scale)
+    model = PromptedVelocity(base, embeds, config.guidance_scale)
     with (
-        _recorded(run, flux, before),
-        _fresh_adapters(flux, objective.adapters, config, generator),
+        _recorded(run, base, before),
+        _fresh_adapters(base, objective.adapters, config, generator),
         kept_rng(),
         interruptible_together() as interrupted,
-        TrainingLog(run, _accelerator(run, flux), before) as log,
+        TrainingLog(run, _accelerator(run, base), before) as log,
     ):
-        learner = _learner(flux, objective.adapters, config, generator)
+        learner = _learner(base, objective.adapters, config, generator)
         if before:
             restore(before, learner)
-        flux.release_vae()  # the batches are encoded
+        base.release_vae()  # the batches are encoded
 
         for global_step in range(log.done + 1, config.train_iteration + 1):
             # The losses' gradients, of several processes their mean, and a step along them.
@@ -118,14 +118,14 @@ def train(
             save = stop or last or global_step % config.save_per_steps == 0
             log.end_step(global_step, flush=save)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
-                log.picture(sample_grid(run, flux, objective.saved, embeds[batches.prompt]), global_step)
-                flux.release_vae()
+                log.picture(sample_grid(run, base, objective.saved, embeds[batches.prompt]), global_step)
+                base.release_vae()
 
             # The LoRA so far, and the state that --resume goes on from.
             if save:
                 _check_finite(run, learner.parameters, global_step)
                 state = take_checkpoint(learner, global_step, log.seconds, log.means)
-                on_main(_save, run, flux, objective.saved, batches.learned_from, state)
+                on_main(_save, run, base, objective.saved, batches.learned_from, state)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
         on_main(write_card, run)  # before the record, which says that all is done
@@ -140,32 +140,32 @@ def _backward(losses: Losses, accelerator: Accelerator) -> Iterator[Mapping[str,
             yield by_name
 
 
-def _accelerator(run: Run, flux: Base) -> Accelerator:
+def _accelerator(run: Run, base: Base) -> Accelerator:
     return Accelerator(
-        cpu=flux.device.type == "cpu",
+        cpu=base.device.type == "cpu",
         mixed_precision="no",  # the config's dtype is what counts, whatever a launcher says
         log_with="tensorboard",
         project_dir=str(run.folder),
     )
 
 
-def _recorded(run: Run, flux: Base, before: Checkpoint | None) -> AbstractContextManager[object]:
+def _recorded(run: Run, base: Base, before: Checkpoint | None) -> AbstractContextManager[object]:
     """What the training costs, into its record, by one of several processes."""
     if not is_main():
         return nullcontext()
     seconds = before.seconds if before else 0.0
-    return recorded(run.record_path, "training", run.config.train_iteration, flux.device, seconds)
+    return recorded(run.record_path, "training", run.config.train_iteration, base.device, seconds)
 
 
-def _learner(flux: Base, adapters: Sequence[str], config: Config, generator: torch.Generator) -> Learner:
+def _learner(base: Base, adapters: Sequence[str], config: Config, generator: torch.Generator) -> Learner:
     """The adapters' weights with AdamW over all of them, its rate as lr_scheduler says."""
-    weights = {name: adapter_parameters(flux.transformer, name) for name in adapters}
+    weights = {name: adapter_parameters(base.transformer, name) for name in adapters}
     parameters = [weight for own in weights.values() for weight in own]
     # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
     factor = LR_SCHEDULERS[config.lr_scheduler]
     lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
-    return Learner(weights, optimizer, lr_scheduler, generator, base_hash(flux.transformer))
+    return Learner(weights, optimizer, lr_scheduler, generator, base_hash(base.transformer))
 
 
 def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> None:
@@ -176,10 +176,10 @@ def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> N
 
 @contextmanager
 def _fresh_adapters(
-    flux: Base, names: Sequence[str], config: Config, generator: torch.Generator
+    base: Base, names: Sequence[str], config: Config, generator: torch.Generator
 ) -> Iterator[None]:
     """New adapters inside, none of them after, whatever happens."""
-    transformer = flux.transformer
+    transformer = base.transformer
     try:
         for name in names:
             seed = int(torch.randint(2**31, (), generator=generator))
@@ -204,12 +204,12 @@ def _begin(run: Run) -> Checkpoint | None:
     return before
 
 
-def _save(run: Run, flux: Base, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
+def _save(run: Run, base: Base, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
     """The adapter in both formats, what there is to say of it in the header, and the training's state."""
     about = method_of(run.config.python_name).about
-    metadata = training_metadata(run, flux.transformer, learned_from, state.step, process_count(), about)
-    save_lora(flux.transformer, adapter, run.weights_path(state.step), metadata)
-    save_reference(flux.transformer, adapter, run.reference_path(state.step))
+    metadata = training_metadata(run, base.transformer, learned_from, state.step, process_count(), about)
+    save_lora(base.transformer, adapter, run.weights_path(state.step), metadata)
+    save_reference(base.transformer, adapter, run.reference_path(state.step))
     state.save(run.state_path)  # last: where it is, the LoRA of its step is
     _remove_earlier(run, state.step)
 
