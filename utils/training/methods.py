@@ -2,6 +2,8 @@
 
 An objective is a class of utils/flow/objectives.py, a source one of utils/training/sources.py. Nothing heavy
 is imported, so that a command knows its methods at once.
+
+python -m utils.training.methods     prints the README's table of methods
 """
 
 from __future__ import annotations
@@ -115,3 +117,16 @@ def build_objective(python_name: str, eta: float, beta: float, joint: bool = Tru
     method = method_of(python_name)
     known = {name: value for name, value in {"eta": eta, "beta": beta}.items() if name in method.knows}
     return replace(method.objective(**known), joint=joint)
+
+
+def methods_table() -> str:
+    """The methods in Markdown, a row each: what it is, its source, which of eta and beta it knows."""
+    lines = ["| `python_name` | what it is | learns from | knows |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        known = ", ".join(parameter for parameter in ("eta", "beta") if parameter in method.knows)
+        lines.append(f"| `{name}` | {method.about} | {method.source.kind} | {known} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(methods_table())
