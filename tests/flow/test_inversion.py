@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils.config.schema import INVERSION_RULES, INVERSIONS
+from utils.config.schema import choices
 from utils.errors import UserError
 from utils.flow.inversion import TRAINING_FREE, build_inversion
 from utils.flow.inversion_free import (
@@ -59,7 +59,7 @@ def photo() -> tuple[Tensor, Tensor]:
     return x_0, noise
 
 
-METHODS = [build_inversion(name, "difference", 0.75) for name in INVERSIONS] + [Lora("joint", 0.75)]
+METHODS = [build_inversion(name, "difference", 0.75) for name in choices("inversion")] + [Lora("joint", 0.75)]
 
 
 @pytest.mark.parametrize("inversion", METHODS, ids=lambda method: repr(method)[:40])
@@ -203,7 +203,7 @@ def test_flowedit_leaves_the_photograph_and_transports_by_the_difference(photo, 
 
 
 def test_names_are_those_of_the_config() -> None:
-    assert ("lora", *TRAINING_FREE) == INVERSIONS
-    assert tuple(RULES) == INVERSION_RULES
+    assert ("lora", *TRAINING_FREE) == choices("inversion")
+    assert tuple(RULES) == choices("inversion_rule")
     with pytest.raises(UserError, match=r"inversion: expected one of lora, euler.*found flowedti"):
         build_inversion("flowedti", "difference", 1.0)

@@ -28,7 +28,7 @@ from tests.conftest import Script
 from tests.workshops import bright, bright_probe, fail, keep
 from utils.config.load import load_config
 from utils.config.runs import RealRun, Run, expand_real_runs, expand_runs
-from utils.config.schema import LAUNCHERS as NAMES
+from utils.config.schema import choices
 from utils.jobs.launch import LAUNCHERS, launch
 from utils.jobs.outcomes import Outcome
 from utils.training.checkpoints import Checkpoint
@@ -123,7 +123,7 @@ def test_a_worker_gets_one_run_whole(cluster: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_registry_has_the_launchers_of_the_schema() -> None:
-    assert tuple(LAUNCHERS) == NAMES
+    assert tuple(LAUNCHERS) == choices("launcher")
 
 
 def test_without_ray_one_line_says_how_to_get_it(

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import TRAIN
 from utils.config.load import load_config
-from utils.config.schema import QUANTIZATIONS, Config
+from utils.config.schema import Config, choices
 from utils.models.families import presets
 from utils.models.memory import BITS, out_of_memory
 
@@ -21,7 +21,7 @@ def test_every_preset_is_there_and_smaller_than_the_one_before() -> None:
     configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in presets()]
     assert [*presets().values()] == sorted(presets().values(), reverse=True)
     sizes = [(BITS[config.quantization], not config.gradient_checkpointing) for config in configs]
-    assert set(BITS) == set(QUANTIZATIONS)
+    assert set(BITS) == set(choices("quantization"))
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
     for config in configs:

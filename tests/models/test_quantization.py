@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from tests.conftest import MINI_SEQUENCE_LENGTH
-from utils.config.schema import QUANTIZATIONS as NAMES
+from utils.config.schema import choices
 from utils.errors import UserError
 from utils.flow.mixes import Mix
 from utils.generation.sweep import applied_lora
@@ -44,8 +44,8 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_names_are_those_of_the_config() -> None:
-    assert tuple(QUANTIZATIONS) == NAMES
-    assert set(LIBRARIES) == set(NAMES) - {"none"}
+    assert tuple(QUANTIZATIONS) == choices("quantization")
+    assert set(LIBRARIES) == set(choices("quantization")) - {"none"}
 
 
 @pytest.mark.parametrize("quantization", sorted(LIBRARIES))

@@ -77,7 +77,7 @@ def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:
         ("seeds=0", "plan.yaml: seeds: expected 1 or more, found 0"),
         ("scales=1,2", "scales: expected scales with 0 and some above"),
         ("scales=-1,0", "scales: expected scales with 0 and some above"),
-        ("strengths=auto", "strengths: expected at least one number"),
+        ("strengths=auto", "strengths: expected a list of numbers, found 'auto'"),
         ("pair_count=1", "settings: expected no pair_count, which the plan makes"),
         ("method_settings={train_image: {dtype: bfloat16}}", "expected no dtype, which all cells share"),
         ("method_settings={train_image: {quantization: nf4}}", "expected no quantization, which all cells"),

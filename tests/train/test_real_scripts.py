@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import TRAIN, Script
 from utils.config.load import load_config
 from utils.config.runs import expand_real_runs, expand_runs
-from utils.config.schema import INVERSIONS
+from utils.config.schema import choices
 from utils.models.adapters import adapter_names
 
 NAME = "real_{0}_vtrain_image_real_base_v1"
@@ -63,7 +63,7 @@ def test_train_then_edit(photos: Path, script: Script, loads: list) -> None:
     assert adapter_names(loads[-1].transformer) == []
 
 
-@pytest.mark.parametrize("inversion", [name for name in INVERSIONS if name != "lora"])
+@pytest.mark.parametrize("inversion", [name for name in choices("inversion") if name != "lora"])
 def test_training_free_inversions_need_no_training(photos: Path, script: Script, inversion: str) -> None:
     status, _, err = script("gen_real_image_script", "--c=real", f"inversion={inversion}", "image_ids=[610]")
     assert status == 0, err

@@ -17,8 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
 from utils.config.load import read_config
 from utils.config.runs import Run, expand_runs
-from utils.config.schema import LR_SCHEDULERS as SCHEDULER_NAMES
-from utils.config.schema import Config
+from utils.config.schema import Config, choices
 from utils.data.pairs import ImagePair
 from utils.flow.mixes import Mix
 from utils.flow.passes import PairBatch
@@ -137,7 +136,7 @@ FACTORS = {
 
 
 def test_every_lr_scheduler_has_its_factors():
-    assert set(FACTORS) == set(LR_SCHEDULERS) == set(SCHEDULER_NAMES)
+    assert set(FACTORS) == set(LR_SCHEDULERS) == set(choices("lr_scheduler"))
     for name, factor in LR_SCHEDULERS.items():
         assert [factor(step / 6) for step in range(6)] == pytest.approx(FACTORS[name])
 

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.config.schema import INVERSIONS
+from utils.config.schema import choices
 from utils.errors import UserError, nearest, run_cli
 from utils.jobs.prepare import load_base, prepare
 from utils.machine import check_writable
@@ -62,7 +62,7 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--edit", type=_edit, action="append", default=[])
     parser.add_argument("--portraits", type=_portraits, default=32)
-    parser.add_argument("--inversions", type=_inversions, default=list(INVERSIONS))
+    parser.add_argument("--inversions", type=_inversions, default=list(choices("inversion")))
     parser.add_argument("--out", type=Path, default=Path("output/eval/real"))
     return parser.parse_known_args(argv)
 
@@ -100,11 +100,11 @@ def _portraits(text: str) -> int:
 
 
 def _inversions(text: str) -> list[str]:
-    names = text.split(",")
+    names, known = text.split(","), choices("inversion")
     for name in names:
-        if name not in INVERSIONS:
+        if name not in known:
             raise argparse.ArgumentTypeError(
-                f"expected names out of {', '.join(INVERSIONS)}, found {name!r}{nearest(name, INVERSIONS)}"
+                f"expected names out of {', '.join(known)}, found {name!r}{nearest(name, known)}"
             )
     return names
 

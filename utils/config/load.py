@@ -137,7 +137,7 @@ def _build(
             if key in KEYS:
                 origin[key], given[key] = where, value
             else:
-                close = nearest(key, KEYS) or " (the keys: utils/config/schema.py)"
+                close = nearest(key, KEYS) or " (the keys: docs/keys.md)"
                 faults.append(f"{where}: unknown key {key!r}{close}")
     values = {}
     for key, value in given.items():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from utils.config.schema import RESIZE_RULES
+from utils.config.schema import choices
 from utils.errors import UserError
 
 
@@ -71,7 +71,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def other_rules() -> str:
-    return "or " + " or ".join(f"resize={rule}" for rule in RESIZE_RULES if rule != "error")
+    return "or " + " or ".join(f"resize={rule}" for rule in choices("resize") if rule != "error")
 
 
 def size_text(image: Image.Image) -> str:

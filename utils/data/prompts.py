@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from utils.config.keys import Group, coerce, expected_value, key, keys_of
 from utils.config.yaml_files import load_yaml, shorten
 from utils.errors import UserError, nearest
 
-ACTIONS = ("enhance", "erase")
+PROMPTS = Group("prompts", "of a text slider")
 
 
 @dataclass(frozen=True)
 class SliderPrompt:
-    """One entry of a text slider's YAML, every field of which must be given.
+    """One entry of a text slider's YAML, every field of which must be given."""
 
-    Attributes:
-        target: whose images the slider changes; the LoRA is trained under it.
-        positive: what there should be more of (enhance) or less of (erase).
-        unconditional: the opposite of positive.
-        neutral: where the guidance starts from, as a rule the target itself.
-        action: enhance or erase.
-        guidance_scale: eta, the strength of the guidance along positive - unconditional, more than 0; the
-            same in all entries of a file.
-        resolution: pixels a side, a multiple that the base's family says; 0, in the file "base", is the
-            base model's.
-        batch_size: images a step.
-    """
-
-    target: str
-    positive: str
-    unconditional: str
-    neutral: str
-    action: str
-    guidance_scale: float
-    resolution: int
-    batch_size: int
+    # fmt: off
+    target: str = key(PROMPTS, ..., "whose images the slider changes; the LoRA is trained under it")
+    positive: str = key(PROMPTS, ..., "what there should be more of (enhance) or less of (erase)")
+    unconditional: str = key(PROMPTS, ..., "the opposite of positive")
+    neutral: str = key(PROMPTS, ..., "where the guidance starts from, as a rule the target itself")
+    action: str = key(PROMPTS, ..., "what becomes of positive", one_of=("enhance", "erase"))
+    guidance_scale: float = key(PROMPTS, ..., "eta, along positive - unconditional; the same in all entries of a file", gt=0)
+    resolution: int = key(PROMPTS, ..., "pixels a side; 0, in the file base, is the base model's", ge=1, le=8192)
+    batch_size: int = key(PROMPTS, ..., "images a step", ge=1, le=4096)
+    # fmt: on
 
     @property
     def eta(self) -> float:
@@ -50,8 +40,8 @@ class SliderPrompt:
 
 
 BASE = "base"
-_KINDS = get_type_hints(SliderPrompt)
-_FIELDS = tuple(field.name for field in fields(SliderPrompt))
+ATTRIBUTES = "attributes"
+_FIELDS = tuple(keys_of(SliderPrompt))
 _PROMPTS = _FIELDS[:4]
 
 
@@ -99,7 +89,7 @@ def _expand(entry: dict[str, Any]) -> list[SliderPrompt]:
     values["resolution"] = 0 if entry["resolution"] == BASE else entry["resolution"]
     return [
         SliderPrompt(**values | {name: f"{attribute} {values[name]}".strip() for name in _PROMPTS})
-        for attribute in entry.get("attributes") or [""]
+        for attribute in entry.get(ATTRIBUTES) or [""]
     ]
 
 
@@ -107,33 +97,27 @@ def _faults(entry: Any) -> list[str]:
     """What is wrong with an entry, a line each."""
     if not isinstance(entry, dict):
         return [f"expected fields and values, found {shorten(entry)}"]
-    known = (*_FIELDS, "attributes")
-    faults = [f"unknown field {key!r}{nearest(str(key), known)}" for key in entry if key not in known]
+    known = (*_FIELDS, ATTRIBUTES)
+    faults = [f"unknown field {name!r}{nearest(str(name), known)}" for name in entry if name not in known]
     if missing := [name for name in _FIELDS if name not in entry]:
         faults.append(f"expected the fields {', '.join(_FIELDS)}, found none of {', '.join(missing)}")
-    for name, wanted in _EXPECTED.items():
-        if name in entry and not _fits(name, entry[name]):
-            faults.append(f"{name}: expected {wanted}, found {shorten(repr(entry[name]))}")
+    for name in known:
+        try:
+            _check(name, entry.get(name))
+        except ValueError as error:
+            faults += [f"{name}: {error}"] if name in entry else []
     return faults
 
 
-_EXPECTED = {
-    **dict.fromkeys(_PROMPTS, "a text"),
-    "action": " or ".join(ACTIONS),
-    "guidance_scale": "a number more than 0",
-    "resolution": 'pixels a side, or "base"',
-    "batch_size": "a whole number from 1 on",
-    "attributes": "a list of texts",
-}
-
-
-def _fits(name: str, value: Any) -> bool:
-    if name == "attributes":
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    if name == "resolution" and value == BASE:
-        return True
-    if _KINDS[name] is str:
-        return isinstance(value, str) and (name != "action" or value in ACTIONS)
-    if isinstance(value, bool) or not isinstance(value, int | float if name == "guidance_scale" else int):
-        return False
-    return 0 < value < float("inf")
+def _check(name: str, value: Any) -> None:
+    """Raise ValueError, in words, for what a field can't be."""
+    found = shorten(repr(value))
+    if name == ATTRIBUTES:
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise ValueError(f"expected a list of texts, found {found}")
+    elif name in _PROMPTS and not isinstance(value, str):  # a prompt is written as text, not as a number
+        raise ValueError(f"expected a text, found {found}")
+    elif (name, value) != ("resolution", BASE):
+        if isinstance(value, str) and name not in (*_PROMPTS, "action"):  # nor is a number written as text
+            raise ValueError(f"expected {expected_value(keys_of(SliderPrompt)[name], None)}, found {found}")
+        coerce(SliderPrompt, name, value)

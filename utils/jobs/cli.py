@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from utils.config.listing import keys_help
+
 
 def parse_args(
     argv: Sequence[str] | None = None, description: str = "", training: bool = False
@@ -13,7 +15,10 @@ def parse_args(
     The overrides are key=value; --device and, for scripts that train, --resume become such.
     """
     parser = argparse.ArgumentParser(
-        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        epilog=keys_help(),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--c", required=True, metavar="NAME", help="a study: the YAML of that name in config/"

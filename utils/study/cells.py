@@ -16,7 +16,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from utils.config.schema import Config
+from utils.config.schema import Config, depends_on
 from utils.data.pixels import to_images
 from utils.files import write_atomically
 from utils.generation.gallery_reader import ImageSeries
@@ -31,15 +31,6 @@ from utils.study.plan import Cell, Plan
 DIGITS = 6
 EDITION = 2
 """Of what is measured and in which units: raised when that changes, so that older results are made anew."""
-
-# keys that a cell's figures don't depend on: the machine, folders, saves, what generation alone knows
-_ELSEWHERE = {
-    *("device", "launcher", "output_folder", "output_folder_gen", "base", "save_gif", "log_every"),
-    *("save_per_steps", "save_total_limit", "sample_per_steps", "resume", "push_to_hub", "other_base"),
-    *("compile", "joint_passes", "gradient_checkpointing", "batch_size_gen"),
-    *("use_random_seed", "start_seed_gen", "count_gen", "scales", "lora_scales"),
-    *("use_trained_lora_path", "trained_lora_path"),
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ def made_with(cell: Cell, plan: Plan, inputs: str) -> dict[str, Any]:
 
 
 def _that_matter(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _ELSEWHERE}
+    return {key: value for key, value in config.items() if key in depends_on("measured")}
 
 
 def done(cell: Cell, plan: Plan) -> bool:

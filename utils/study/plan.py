@@ -8,53 +8,49 @@ Each cell is a run like any other, with a folder of its own under `out`. Nothing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from utils.config.keys import A_PATH, NAMES, Group, key, keys_of
+from utils.config.keys import coerce as coerce_key
 from utils.config.load import layer_config, parse_overrides, read_mapping
 from utils.config.runs import Run, expand_runs
-from utils.config.schema import KEYS, coerce
+from utils.config.schema import KEYS, coerce, depends_on, made_by_plan
 from utils.config.yaml_files import find_yaml
 from utils.errors import UserError, nearest
 from utils.training.methods import METHODS
 from utils.training.sources import Source
 
-_MADE = {
-    *("python_name", "datasets", "noise_scales", "pair_count", "train_start", "train_count"),
-    *("output_folder", "config_name"),
-}
-_SHARED = {
-    *("base", "pretrained_model_name_or_path", "device", "dtype", "resolution", "resize", "judge"),
-    *("launcher", "quantization", "compile"),
-    *("max_sequence_length", "datasets_folder", "source_folder", "target_folder"),
-    *(key for key in KEYS if key.endswith("_weights")),
-}
+PLAN = Group("plan", "of a study")
+_WITH_ZERO = "scales with 0 and some above"
 
 
 @dataclass(frozen=True)
 class Plan:
     """The keys of a plan's YAML."""
 
-    methods: list[str]
-    datasets: list[str]
-    seeds: int = 3  # trainings of each, which differ in nothing but the seed
-    noise_scales: dict[str, list[float]] = field(default_factory=dict)  # by method; not named: the base's
-    etas: dict[str, list[float]] = field(default_factory=dict)  # by method; not named: the base's
-    pairs: list[int] = field(default_factory=lambda: [0])  # numbers of pairs to learn from; 0: all
-    identities: int = 16  # generated images at each scale, other ones for each seed of training
-    first_identity: int = 1_000_000  # the first of their seeds
-    shown: int = 2  # identities of each cell that are kept as pictures
-    scales: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0])
-    strengths: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75, 1.0])  # to compare at
-    text_prompts: str = "../slider_text/prompts"  # DATASET.yaml for the text sliders
-    out: str = "output/study"
-    settings: dict[str, Any] = field(default_factory=dict)  # keys of utils/config/schema.py, for every cell
-    method_settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # over them, by method
+    # fmt: off
+    methods: list[str] = key(PLAN, ..., "python_names to compare", **NAMES)
+    datasets: list[str] = key(PLAN, ..., "datasets to compare them on", **NAMES)
+    seeds: int = key(PLAN, 3, "trainings of each, which differ in nothing but the seed", ge=1)
+    noise_scales: dict[str, list[float]] = key(PLAN, {}, "by method; not named: the base's")
+    etas: dict[str, list[float]] = key(PLAN, {}, "by method; not named: the base's")
+    pairs: list[int] = key(PLAN, [0], "numbers of pairs to learn from; 0: all", ge=0, filled=True)
+    identities: int = key(PLAN, 16, "generated images at each scale, other ones for each seed of training", ge=1)
+    first_identity: int = key(PLAN, 1_000_000, "the first of their seeds", ge=0, le=2**62)
+    shown: int = key(PLAN, 2, "identities of each cell that are kept as pictures", ge=1)
+    scales: list[float] = key(PLAN, [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0], "slider scales", filled=True)
+    strengths: list[float] = key(PLAN, [0.25, 0.5, 0.75, 1.0], "shares of the pairs' own change to compare at", filled=True)
+    text_prompts: str = key(PLAN, "../slider_text/prompts", "folder of DATASET.yaml for the text sliders", **A_PATH)
+    out: str = key(PLAN, "output/study", "where it is written", **A_PATH)
+    settings: dict[str, Any] = key(PLAN, {}, "keys of a config, for every cell")
+    method_settings: dict[str, dict[str, Any]] = key(PLAN, {}, "over them, by method")
+    # fmt: on
 
 
-PLAN_KEYS = {key.name: key for key in fields(Plan)}
+PLAN_KEYS = keys_of(Plan)
 
 
 @dataclass(frozen=True)
@@ -78,16 +74,16 @@ class Cell:
 
 
 def load_plan(
-    name: str, overrides: Sequence[str], config_dir: Path, preset: str = "", methods: Collection[str] = ()
+    yaml: str, overrides: Sequence[str], config_dir: Path, preset: str = "", methods: Collection[str] = ()
 ) -> Plan:
-    """Read the plan `name` of `config_dir`, one of its presets over it, and key=value over both.
+    """Read the plan `yaml` of `config_dir`, one of its presets over it, and key=value over both.
 
     A key of `Plan` changes the plan; any other goes to its settings, for every cell.
 
     Raises:
         UserError: for a missing YAML or preset, unknown keys, wrong types, unknown methods.
     """
-    path = find_yaml(config_dir, name, "plan")
+    path = find_yaml(config_dir, yaml, "plan")
     content = read_mapping(path)
     presets = content.pop("presets", {})
     if preset and preset not in presets:
@@ -96,15 +92,17 @@ def load_plan(
     values = content | (presets[preset] if preset else {})
     values["settings"] = {**(content.get("settings") or {}), **(values.get("settings") or {})}
     command, faults = parse_overrides(overrides)
-    for key, value in command.items():
-        if key in PLAN_KEYS:
-            values[key] = value
-        elif key in KEYS:
-            values["settings"] = {**values.get("settings", {}), key: value}
+    for name, value in command.items():
+        if name in PLAN_KEYS:
+            values[name] = value
+        elif name in KEYS:
+            values["settings"] = {**values.get("settings", {}), name: value}
         else:
-            values[key] = value  # an unknown key, told with the others
-    for key in [key for key in values if key in KEYS and key not in PLAN_KEYS]:  # base: ... beside the axes
-        values["settings"] = {key: values.pop(key), **values.get("settings", {})}
+            values[name] = value  # an unknown key, told with the others
+    for name in [
+        name for name in values if name in KEYS and name not in PLAN_KEYS
+    ]:  # base: ... beside the axes
+        values["settings"] = {name: values.pop(name), **values.get("settings", {})}
     plan, more = _typed(values, path)
     faults += more
     for method in [*plan.methods, *plan.noise_scales, *plan.etas, *plan.method_settings] if plan else []:
@@ -133,7 +131,7 @@ def expand_cells(plan: Plan, config_dir: Path) -> list[Cell]:
 
         for beta, eta, count, seed in product(betas, etas, counts, range(1, plan.seeds + 1)):
             varied = {"beta": (beta, len(betas) > 1), "eta": (eta, len(etas) > 1)}
-            parts = [method, *(f"{key} {value:g}" for key, (value, shown) in varied.items() if shown)]
+            parts = [method, *(f"{name} {value:g}" for name, (value, shown) in varied.items() if shown)]
             parts += [f"{count or 'all'} pairs"] if len(counts) > 1 else []
             own = {"python_name": method, "datasets": [dataset], "train_start": seed, "pair_count": count}
             own |= {} if beta is None else {"noise_scales": [beta]}
@@ -163,55 +161,40 @@ def _cell(plan: Plan, own: Mapping[str, Any], config_dir: Path, label: str) -> C
 def _check_settings(plan: Plan, method: str) -> None:
     """Raise `UserError` for settings that the plan itself makes, or that all cells must share."""
     own = plan.method_settings.get(method, {})
-    if made := sorted(_MADE & {*plan.settings, *own}):
+    if made := sorted(made_by_plan() & {*plan.settings, *own}):
         raise UserError(f"settings: expected no {made[0]}, which the plan makes of its own keys")
-    if shared := sorted(_SHARED & own.keys()):
+    if shared := sorted(depends_on("shared") & own.keys()):
         raise UserError(f"method_settings, {method}: expected no {shared[0]}, which all cells share")
-    for key, knows in (("noise_scales", "beta"), ("etas", "eta")):
+    for name, knows in (("noise_scales", "beta"), ("etas", "eta")):
         methods = [name for name, row in METHODS.items() if knows in row.knows]
-        if method in getattr(plan, key) and method not in methods:
-            raise UserError(f"{key}: expected some of {', '.join(methods)}, found {method}, which knows none")
+        if method in getattr(plan, name) and method not in methods:
+            raise UserError(
+                f"{name}: expected some of {', '.join(methods)}, found {method}, which knows none"
+            )
 
 
 def _typed(values: Mapping[str, Any], path: Path) -> tuple[Plan | None, list[str]]:
     """The plan, or None with what is wrong."""
     faults, typed = [], {}
-    for key, value in values.items():
-        if key not in PLAN_KEYS:
-            faults.append(f"{path.name}: unknown key {key!r}{nearest(key, [*PLAN_KEYS, *KEYS])}")
+    for name, value in values.items():
+        if name not in PLAN_KEYS:
+            faults.append(f"{path.name}: unknown key {name!r}{nearest(name, [*PLAN_KEYS, *KEYS])}")
             continue
         try:
-            typed[key] = _value(key, value)
+            typed[name] = _value(name, value)
         except ValueError as error:
-            faults.append(f"{path.name}: {key}: {error}")
-    for key in ("methods", "datasets"):
-        if key not in values:
-            faults.append(f"{path.name}: {key}: expected a list, found none")
+            faults.append(f"{path.name}: {name}: {error}")
+    for each in fields(Plan):
+        if each.default is MISSING and each.default_factory is MISSING and each.name not in values:
+            faults.append(f"{path.name}: {each.name}: expected a list, found none")
     return (None if faults else Plan(**typed)), faults
 
 
-# how a plan's value is checked: like this key of utils/config/schema.py
-_LIKE = {
-    **dict.fromkeys(("methods", "datasets"), "datasets"),
-    **dict.fromkeys(("seeds", "identities", "shown"), "count_gen"),
-    "first_identity": "start_seed_gen",
-    "pairs": "skips",
-    **dict.fromkeys(("scales", "strengths"), "scales"),
-    "text_prompts": "source_folder",
-    "out": "output_folder",
-}
-
-
-def _value(key: str, value: Any) -> Any:
-    if key in _LIKE:
-        value = coerce(_LIKE[key], value)
-        if key == "scales" and (0 not in value or max(value) <= 0):
-            raise ValueError(f"expected scales with 0 and some above, found {value}")
-        if key == "strengths" and not value:
-            raise ValueError("expected at least one number, found none")
-        return sorted(set(value)) if key in ("scales", "strengths") else value
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a mapping, found {value!r}")
-    if key in ("noise_scales", "etas"):
+def _value(name: str, value: Any) -> Any:
+    """A key's value out of a YAML's; raises ValueError for what is wrong with it."""
+    if isinstance(value, dict) and name in ("noise_scales", "etas"):
         return {method: coerce("noise_scales", numbers) for method, numbers in value.items()}
-    return value
+    value = coerce_key(Plan, name, value)
+    if name == "scales" and (0 not in value or max(value) <= 0):
+        raise ValueError(f"expected {_WITH_ZERO}, found {value}")
+    return sorted(set(value)) if name in ("scales", "strengths") else value
