@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from utils.arguments import whole
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.errors import UserError
@@ -62,8 +63,7 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
         description: for --help.
 
     Raises:
-        UserError: for steps or repeats below 1.
-        SystemExit: as argparse does.
+        SystemExit: as argparse does, also for steps or repeats below 1.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
@@ -78,16 +78,13 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
     if module == "bench.train":
-        parser.add_argument("--steps", type=int, default=20, help="timed steps a turn (20)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each side (5)")
+        parser.add_argument("--steps", type=whole(), default=20, help="timed steps a turn (20)")
+    parser.add_argument("--repeats", type=whole(), default=5, help="turns of each side (5)")
     parser.add_argument("--skip-reference", action="store_true", help="measure this framework alone")
     parser.add_argument("--out", type=Path, help="the JSON (train/output/bench/COMMAND_BASE.json)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the study")
     args = parser.parse_intermixed_args(argv)
     steps = getattr(args, "steps", 1)
-    for key, value in (("--steps", steps), ("--repeats", args.repeats)):
-        if value < 1:
-            raise UserError(f"{key}: expected 1 or more, found {value}")
     name = f"{module.rpartition('.')[2]}_{args.base}.json"
     return Options(
         command=shlex.join(["python", "-m", module, *argv]),

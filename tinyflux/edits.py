@@ -4,12 +4,9 @@ What an image shows is told by a *reader*: any callable from pixels (B, 3, H, W)
 (B,) tensor an attribute in units of the attribute's range. The face world's probe is one.
 """
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -27,7 +24,7 @@ from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
 from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot
 from utils.report.page import Section, Table, Text, write_report
-from utils.report.tables import markdown_table
+from utils.report.tables import markdown_table, write_json
 
 Reader = Callable[[Tensor], Readings]
 
@@ -218,13 +215,4 @@ def _write_json(measured: Sequence[Measured], path: Path, command: str) -> None:
         }
         for one in measured
     ]
-    path.write_text(json.dumps(_plain({"command": command, "runs": runs}), indent=1) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN; what is not a number becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_json({"command": command, "runs": runs}, path)

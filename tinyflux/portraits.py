@@ -1,6 +1,5 @@
 """Edit portraits whose true edit is known, by one inversion after another, and measure what comes out."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from utils.measure.metrics import Readings, leakage, psnr
 from utils.models.base import Base, PromptEmbeds
 from utils.records import read_record
 from utils.report.figures import Grid, draw_grid
-from utils.report.tables import markdown_table
+from utils.report.tables import markdown_table, write_json
 from utils.training.claims import claimed
 from utils.training.sources import Photograph
 from utils.training.trainer import train_run
@@ -169,7 +168,7 @@ def write_results(measured: Sequence[Measured], portraits: int, folder: Path, co
     rows = [row for one in measured for row in one.rows]
     content = {"command": command, "portraits": portraits, "rows": [asdict(row) for row in rows]}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(content, folder / "table.json")
     tables = f"{_table(rows)}\nAt the least mean error:\n\n{_table(at_best(rows))}"
     text = f"{tables}\n{portraits} portraits.\n\n    {command}\n"
     (folder / "table.md").write_text(text, encoding="utf-8")

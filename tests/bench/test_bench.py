@@ -182,7 +182,6 @@ def test_without_the_reference(mini_flux: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--repeats=0"], "--repeats: expected 1 or more, found 0"),
         (["python_name=train_image_fm"], "python_name: expected train_image, found train_image_fm"),
         (["noise_scales=1,2"], "expected one run, found 2"),
         (["stepz=1"], "unknown key 'stepz'"),

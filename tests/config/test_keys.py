@@ -20,7 +20,17 @@ TRAINS = {
     *("pretrained_model_name_or_path", "resolution", "dtype", "quantization", "max_sequence_length"),
     *("datasets_folder", "datasets", "source_folder", "target_folder", "pair_count", "resize"),
     *("python_name", "config_name", "start_step", "end_step", "num_inference_steps", "guidance_scale"),
-    *("cfg_eta", "noise_scales", "train_method", "rank", "alpha", "lr", "lr_scheduler", "batch_size"),
+    *(
+        "cfg_eta",
+        "noise_scales",
+        "train_method",
+        "rank",
+        "alpha",
+        "lr",
+        "lr_scheduler",
+        "lr_warmup_steps",
+        "batch_size",
+    ),
     *("train_iteration", "train_start", "train_count", "seed"),
 }
 

@@ -301,8 +301,8 @@ def test_edit_rows_and_markdown():
     lines = markdown_table(header, rows).splitlines()
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
-    assert lines[1].startswith("| ----- | ")
-    assert lines[1].endswith("---: |")
+    assert lines[1].startswith("|:-------|")
+    assert lines[1].endswith("---:|")
 
 
 def test_edit_rows_need_the_same_scales():
@@ -314,8 +314,8 @@ def test_edit_rows_need_the_same_scales():
 
 
 def test_markdown_escapes_and_refuses_ragged_rows():
-    assert (
-        markdown_table(["a|b", "n"], [["x\ny", "1"]]) == "| a\\|b |   n |\n| ---- | --: |\n| x y  |   1 |\n"
+    assert markdown_table(["a|b", "n"], [["x\ny", "1"]]) == (
+        "| a\\|b   |   n |\n|:-------|----:|\n| x y    |   1 |\n"
     )
     with pytest.raises(ValueError, match="2 cells"):
         markdown_table(["a", "b"], [["only one"]])

@@ -29,7 +29,7 @@ from utils.models.velocity import PromptedVelocity
 from utils.records import read_record
 from utils.training.batches import PairBatches
 from utils.training.methods import build_objective
-from utils.training.trainer import LR_SCHEDULERS, train
+from utils.training.trainer import train
 
 
 @pytest.fixture
@@ -135,10 +135,32 @@ FACTORS = {
 }
 
 
-def test_every_lr_scheduler_has_its_factors():
-    assert set(FACTORS) == set(LR_SCHEDULERS) == set(choices("lr_scheduler"))
-    for name, factor in LR_SCHEDULERS.items():
-        assert [factor(step / 6) for step in range(6)] == pytest.approx(FACTORS[name])
+WITH_WARMUP = {
+    "constant_with_warmup": [0, 0.5, 1.0, 1.0, 1.0, 1.0],
+    "linear": [0, 0.5, 1.0, 0.75, 0.5, 0.25],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup"), [*((name, 0) for name in FACTORS), *((name, 2) for name in WITH_WARMUP)]
+)
+def test_learning_rates_are_their_factors(mini_flux_loaded, name, warmup):
+    from utils.training.trainer import _learner
+
+    add_adapter(mini_flux_loaded.transformer, "semantic", 2, 1)
+    config = Config(lr=1e-2, train_iteration=6, lr_scheduler=name, lr_warmup_steps=warmup)
+    learner = _learner(mini_flux_loaded, ["semantic"], config, torch.Generator())
+    found = []
+    for _ in range(6):
+        found.append(learner.optimizer.param_groups[0]["lr"] / 1e-2)
+        learner.step()
+    assert found == pytest.approx((WITH_WARMUP if warmup else FACTORS)[name])
+
+
+def test_every_lr_scheduler_is_diffusers():
+    from diffusers.optimization import SchedulerType
+
+    assert {*choices("lr_scheduler")} < {each.value for each in SchedulerType}
 
 
 @pytest.mark.parametrize("lr_scheduler", sorted(FACTORS))
@@ -174,7 +196,7 @@ def test_equals_a_plain_loop_bit_for_bit(tmp_path, mini_flux, pairs, lr_schedule
             velocity_target = noise + 4.0 * (source - target)
             torch.nn.functional.mse_loss(model(x_t, sigma), velocity_target).backward()
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = 1e-2 * LR_SCHEDULERS[lr_scheduler](step / 6)
+            optimizer.param_groups[0]["lr"] = 1e-2 * FACTORS[lr_scheduler][step]
             optimizer.step()
             optimizer.zero_grad()
     saved = load_file(run.weights_path())

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyflux.judge import face_probe
+from utils.arguments import positive, whole
 from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
@@ -123,27 +124,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("lora", type=Path, metavar="LORA")
-    parser.add_argument("--upto", type=_positive, default=2.0)
-    parser.add_argument("--identities", type=_count, default=16)
-    parser.add_argument("--limit", type=_positive)
+    parser.add_argument("--upto", type=positive, default=2.0)
+    parser.add_argument("--identities", type=whole(), default=16)
+    parser.add_argument("--limit", type=positive)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

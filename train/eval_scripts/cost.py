@@ -10,8 +10,6 @@ Peak memory on a CPU is the most that the whole process ever held, the text enco
 """
 
 import argparse
-import csv
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -38,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if study.dry_run:
         list_runs(study.runs, lambda run: {"record": run.record_path})
         return 0
-    from utils.report.tables import markdown_table
+    from utils.report.tables import markdown_table, write_records
 
     rows = [row for run in study.runs for row in cost_rows(run)]
     if not rows:
@@ -46,11 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{paths}: expected the record of a training, found none; train first")
     out = options.out or folder_of(study)
     check_writable(out)
-    with (out / "cost.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
     command = shlex.join(["python", "eval_scripts/cost.py", *argv])
-    content = {"command": command, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
-    (out / "cost.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    records = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    write_records(records, out / "cost", COLUMNS, command=command)
     print(markdown_table(COLUMNS, rows))
     return 0
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import numbers, whole
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import check_loras, choose_prompts
@@ -90,27 +91,11 @@ def probe_reader() -> "Reader":
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and the arguments left for the study."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--seeds", type=_at_least_two, default=64)
+    parser.add_argument("--seeds", type=whole(2), default=64)
     parser.add_argument("--first-seed", type=int, default=1_000_000)
-    parser.add_argument("--scales", type=_scales, default=[0.0, 0.25, 0.5, 0.75, 1.0])
+    parser.add_argument("--scales", type=numbers(0, 1), default=[0.0, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--out", type=Path, default=Path("output/eval/edits"))
     return parser.parse_known_args(argv)
-
-
-def _at_least_two(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 2 on, found {text!r}")
-    return int(text)
-
-
-def _scales(text: str) -> list[float]:
-    try:
-        scales = [float(part) for part in text.split(",")]
-    except ValueError:
-        scales = []
-    if not {0.0, 1.0} <= set(scales):
-        raise argparse.ArgumentTypeError(f"expected numbers, 0 and 1 among them, found {text!r}")
-    return scales
 
 
 if __name__ == "__main__":

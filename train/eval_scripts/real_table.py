@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.arguments import named_path, names, whole
 from utils.config.schema import choices
 from utils.errors import UserError, nearest, run_cli
 from utils.jobs.prepare import load_base, prepare
@@ -60,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and the arguments left for the study."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--edit", type=_edit, action="append", default=[])
-    parser.add_argument("--portraits", type=_portraits, default=32)
-    parser.add_argument("--inversions", type=_inversions, default=list(choices("inversion")))
+    parser.add_argument("--edit", type=named_path, action="append", default=[])
+    parser.add_argument("--portraits", type=whole(), default=32)
+    parser.add_argument("--inversions", type=names(choices("inversion")), default=list(choices("inversion")))
     parser.add_argument("--out", type=Path, default=Path("output/eval/real"))
     return parser.parse_known_args(argv)
 
@@ -84,29 +85,6 @@ def _edits(given: Sequence[tuple[str, Path]]) -> dict[str, Path]:
     if len(dict(given)) < len(given):
         raise UserError(f"--edit: expected one file an attribute, found {[name for name, _ in given]}")
     return dict(given)
-
-
-def _edit(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition("=")
-    if not path:
-        raise argparse.ArgumentTypeError(f"expected ATTRIBUTE=FILE, found {text!r}")
-    return name, Path(path)
-
-
-def _portraits(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
-
-
-def _inversions(text: str) -> list[str]:
-    names, known = text.split(","), choices("inversion")
-    for name in names:
-        if name not in known:
-            raise argparse.ArgumentTypeError(
-                f"expected names out of {', '.join(known)}, found {name!r}{nearest(name, known)}"
-            )
-    return names
 
 
 if __name__ == "__main__":

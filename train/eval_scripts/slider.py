@@ -12,13 +12,13 @@ The distance is the probe's where judge is probe, else LPIPS alex; the score is 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyflux.judge import face_probe
+from utils.arguments import number
 from utils.errors import UserError, run_cli
 from utils.files import find_images
 from utils.jobs.measure import Row, Subject, measure_images
@@ -36,7 +36,7 @@ MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 as the exit status."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--limit", type=_limit)
+    parser.add_argument("--limit", type=number)
     parser.add_argument("--original", type=lambda folder: find_images(Path(folder)))
     argv = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(argv)
@@ -45,16 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return rows_of(subject, options.limit, options.original)
 
     return measure_images(rest, "slider", __doc__ or "", measured, face_probe, argv)
-
-
-def _limit(text: str) -> float:
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = math.nan
-    if not math.isfinite(limit):
-        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
-    return limit
 
 
 def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] | None) -> list[Row]:

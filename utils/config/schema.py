@@ -81,7 +81,8 @@ class Config:
     rank: int = key(TRAINING, 16, "of the LoRA", ge=1, le=8192)
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
     lr: float = key(TRAINING, 2e-3, "learning rate of AdamW", gt=0)
-    lr_scheduler: str = key(TRAINING, "constant", "or from lr down to 0 after the last step", one_of=("constant", "linear", "cosine"))
+    lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts", "polynomial"))
+    lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
     batch_size: int = key(TRAINING, 1, "samples a step, of each process", ge=1, le=4096)
     train_iteration: int = key(TRAINING, 500, "optimizer steps", ge=1)
     train_start: int = key(TRAINING, 1, "number of the first version", by_plan=True, **SEED)
@@ -94,6 +95,7 @@ class Config:
     sample_per_steps: int = key(SAVING, 0, "steps between two grids of pictures in samples/ and the tracker; 0: none", ge=0)
     resume: bool = key(SAVING, False, "resume from the last save, as --resume does")
     log_every: int = key(SAVING, 10, "steps between two lines of the loss log", ge=1)
+    report_to: str = key(SAVING, "tensorboard", "the tracker of losses and samples; wandb needs its extra", one_of=("tensorboard", "wandb", "none"))
     push_to_hub: str = key(SAVING, "", "OWNER/NAME on the hub, for a config of one run: the LoRA and its card are uploaded")
 
     prompt: list[str] = key(GENERATION, ["image of a person"], "one a dataset, the last goes on", filled=True, commas=False, expected="at least one prompt")

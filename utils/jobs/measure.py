@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import path_at_scale
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
@@ -124,6 +122,10 @@ def measure_images(
     return 0
 
 
+COLUMNS = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", "note"]
+"""Of the files of measures."""
+
+
 def rows_by_scale(subject: Subject, measures: Measures) -> list[Row]:
     """A row for every measure of the images at every scale against those at scale 0."""
     from utils.measure.judges import evaluate
@@ -148,7 +150,7 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
     """
     from utils.measure.encoders import Unavailable
     from utils.measure.metrics import bootstrap_mean
-    from utils.report.tables import markdown_table
+    from utils.report.tables import markdown_table, write_records
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
@@ -170,7 +172,7 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
                 cell, record["low"], record["high"] = f"{interval:.3f}", interval.low, interval.high
         cells.setdefault((row.run, scale), {})[row.measure] = cell
         records.append(record)
-    _write_files(records, path, command)
+    write_records(records, path, COLUMNS, command=command)
     if require and absent:
         raise UserError("; ".join(absent))
     measures = list(dict.fromkeys(row.measure for row in rows))
@@ -179,22 +181,6 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
         [[*key, *(of_row.get(measure, "") for measure in measures)] for key, of_row in cells.items()],
     )
     return "\n".join([table, *notes, *absent])
-
-
-def _write_files(records: Sequence[dict[str, Any]], path: Path, command: str) -> None:
-    keys = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", "note"]
-    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(records)
-    plain = [{key: finite_or_none(value) for key, value in record.items()} for record in records]
-    content = json.dumps({"command": command, "rows": plain}, indent=1)
-    path.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
-
-
-def finite_or_none(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _series(run: Run, options: argparse.Namespace) -> ImageSeries:
@@ -225,19 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--images", type=Path)
-    source.add_argument("--at", type=_at, action="append", default=[])
+    source.add_argument("--at", type=path_at_scale, action="append", default=[])
     parser.add_argument("--skip", type=int)
     parser.add_argument("--require", action="store_true")
     parser.add_argument("--out", type=Path)
     return parser
-
-
-def _at(text: str) -> tuple[float, Path]:
-    scale, _, folder = text.partition("=")
-    try:
-        number = float(scale)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or not folder:
-        raise argparse.ArgumentTypeError(f"expected SCALE=FOLDER, found {text!r}")
-    return number, Path(folder)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,10 @@ def prepare(
 
 def check_fits(config: Config, family: Family | None) -> None:
     """Raise `UserError` for a config that the base's family can't do; one not known yet is not asked."""
+    if config.report_to == "wandb" and find_spec("wandb") is None:
+        raise UserError(
+            "report_to: expected wandb to be there, found none; pip install -e '.[wandb]' installs it"
+        )
     if family is not None:
         family.check_size(config.resolution, "resolution")
         family.linears(config.train_method)

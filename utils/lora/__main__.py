@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import whole
 from utils.errors import UserError, run_cli
 from utils.lora.files import read_lora, write_lora
 
@@ -246,14 +247,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
     convert.add_argument("--to", required=True, metavar="FORMAT", help="diffusers, kohya or reference")
     for sub in (resize, extract, merge):
-        sub.add_argument("--rank", type=_rank, required=sub is not merge, metavar="N", help="greatest rank")
+        sub.add_argument("--rank", type=whole(), required=sub is not merge, metavar="N", help="greatest rank")
     return parser
-
-
-def _rank(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

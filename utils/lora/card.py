@@ -5,47 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 from utils.config.runs import Run
+from utils.config.schema import BASE, METHOD, TRAINING, groups
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.lora.files import read_metadata
 from utils.machine import REPOSITORY
 
-_CARD = """---
-{front}---
-
-# {title}
-
-A LoRA for {base_model} {purpose} Learned with PairEdit's `{method}`
-({about}).
-
-```python
-from diffusers import FluxPipeline
-
-pipeline = FluxPipeline.from_pretrained("{base_model}")
-pipeline.load_lora_weights(".", weight_name="{file}", adapter_name="edit")
-pipeline.set_adapters("edit", 0.5)
-```
-
-PairEdit's own scripts let an edit set in after the first steps (at {skips} of {steps}), which keeps the
-composition.
-
-## Learned from
-
-{learned_from}
-
-## Settings
-
-| | |
-|---|---|
-{settings}
-
-Step {step}, on a base of hash `{base_hash}`; {date}; versions: {software}.
-"""
+TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
 _EDIT = (
     "that makes one edit, by as much as its scale says: 0 leaves an image as it is, 1 is the edit that it\n"
     "was trained on, below 0 is the opposite."
@@ -53,11 +23,6 @@ _EDIT = (
 _PURPOSES = {
     "train_image_real": "that draws one photograph from any noise, at scale 1: a start for editing it."
 }
-_SETTINGS = (
-    *("rank", "alpha", "lr", "lr_scheduler", "batch_size", "train_iteration", "train_method"),
-    *("cfg_eta", "noise_scales", "start_step", "end_step", "num_inference_steps", "guidance_scale"),
-    *("resolution", "seed"),
-)
 
 
 def write_card(run: Run) -> Path:
@@ -70,19 +35,21 @@ def write_card(run: Run) -> Path:
 def card(file: str, metadata: Mapping[str, str]) -> str:
     """The text of the card of a LoRA file with the header that `training_metadata` makes."""
     config, base = json.loads(metadata["config"]), metadata["base_model"]
-    front: dict[str, Any] = {
-        "library_name": "diffusers",
-        "tags": ["lora", "flux", "image-editing", "pairedit"],
-    }
-    if not Path(base).is_dir() and not (REPOSITORY / base).is_dir():  # the hub takes its own names alone
-        front = {"base_model": base, **front}
+    local = Path(base).is_dir() or (REPOSITORY / base).is_dir()  # the hub takes its own names alone
+    data = ModelCardData(
+        base_model=None if local else base,
+        library_name="diffusers",
+        tags=["lora", "flux", "image-editing", "pairedit"],
+    )
     lists = [
         "- " + ", ".join(f"{key}: `{value}`" for key, value in entry.items())
         for entry in json.loads(metadata["learned_from"])
     ]
+    settings = [name for group in (METHOD, TRAINING, BASE) for name in groups()[group] if name in config]
     software = ", ".join(f"{name} {version}" for name, version in json.loads(metadata["software"]).items())
-    return _CARD.format(
-        front=yaml.safe_dump(front, sort_keys=False),
+    made = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
         base_model=base,
         purpose=_PURPOSES.get(metadata["method"], _EDIT),
         base_hash=metadata["base_hash"],
@@ -93,11 +60,12 @@ def card(file: str, metadata: Mapping[str, str]) -> str:
         skips=config["skips"],
         steps=config["num_inference_steps"],
         learned_from="\n".join(lists),
-        settings="\n".join(f"| `{key}` | {config[key]} |" for key in _SETTINGS),
+        settings="\n".join(f"| `{name}` | {config[name]} |" for name in settings),
         step=metadata["step"],
         date=metadata["date"],
         software=f"pairedit {metadata['pairedit_version']}, {software}",
     )
+    return str(made)
 
 
 def push_to_hub(run: Run) -> str:

@@ -53,6 +53,7 @@ def bootstrap_mean(values: Tensor, level: float = 0.95, resamples: int = 2000, s
     values = values.detach().double().cpu()
     if len(values) == 1:
         return Interval(values.item(), math.nan, math.nan)
+    # not scipy's: sliders.py resamples identities by these same draws, and tables made before keep theirs
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(values), (resamples, len(values)), generator=generator)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -1,7 +1,14 @@
-"""Tables of ready-made cells, as Markdown and as LaTeX."""
+"""Tables of ready-made cells: Markdown, LaTeX, CSV and JSON, all by pandas."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -12,36 +19,56 @@ class Numbers:
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table; raises ValueError for a row that is not as long as the header."""
+        if any(len(row) != len(self.header) for row in self.rows):
+            lengths = [len(row) for row in self.rows]
+            raise ValueError(f"expected {len(self.header)} cells in every row, found {lengths}")
+        return pd.DataFrame(self.rows, columns=self.header, dtype=str)
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table: first column to the left, the others to the right, padded to line up.
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table: the first `left` columns to the left, the others to the right, padded to line up.
 
     Raises:
         ValueError: a row that is not as long as the header.
     """
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"expected {len(header)} cells in every row, found {[len(row) for row in rows]}")
-    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (header, *rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
-
-    def written(line: list[str]) -> str:
-        cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        return f"| {' | '.join(cells)} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([written(lines[0]), f"| {' | '.join(rule)} |", *map(written, lines[1:])]) + "\n"
+    plain = [[_in_one_line(cell) for cell in line] for line in (header, *rows)]
+    sides = ["left"] * left + ["right"] * (len(header) - left)
+    frame = Numbers(plain[0], plain[1:]).frame
+    return f"{frame.to_markdown(index=False, colalign=sides, disable_numparse=True)}\n"
 
 
 def latex_table(numbers: Numbers) -> str:
-    r"""A tabular for LaTeX's booktabs package, all text escaped; first column to the left, others right."""
-    lines = [f"{' & '.join(map(escape_latex, row))} \\\\" for row in (numbers.header, *numbers.rows)]
-    columns = "l" + "r" * (len(numbers.header) - 1)
-    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", *body, "\\end{tabular}\n"])
+    """A tabular for LaTeX's booktabs package, all text escaped; first column to the left, others right."""
+    style = numbers.frame.style.hide(axis="index")
+    style = style.format(escape="latex").format_index(escape="latex", axis="columns")
+    # a row that begins with [ would be taken for an argument of the line break before it
+    latex = style.to_latex(hrules=True, column_format="l" + "r" * (len(numbers.header) - 1))
+    return latex.replace("\n[", "\n{[}")
 
 
-def escape_latex(text: str) -> str:
-    r"""Text that LaTeX sets as it is; [ is braced, for \\ takes one after it as its argument."""
-    special: dict[str, str | int | None] = {char: f"\\{char}" for char in "&%$#_{}"}
-    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
-    return text.translate(str.maketrans(special))
+def write_records(
+    records: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str], **about: Any
+) -> None:
+    """Write rows to path.csv and, below what there is to say `about` them, to path.json."""
+    pd.DataFrame(list(records), columns=list(columns)).to_csv(path.with_suffix(".csv"), index=False)
+    write_json({**about, "rows": list(records)}, path.with_suffix(".json"))
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON that every reader takes: what is not finite is null."""
+    path.write_text(json.dumps(_strict(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(entry) for entry in value]
+    return None if isinstance(value, float) and not -float("inf") < value < float("inf") else value
+
+
+def _in_one_line(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from torch import Tensor
 
 from utils.data.pixels import read_rgb
@@ -80,8 +80,8 @@ def write_study(
     folder.mkdir(parents=True, exist_ok=True)
     _write_markdown(tables, explanation, folder / "table.md", command)
     _write_latex(tables, folder / "table.tex", command, damage_name)
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(scale_rows(results))
+    header, *rows = scale_rows(results)
+    pd.DataFrame(rows, columns=header).to_csv(folder / "results.csv", index=False)
     for name, plot in plots.items():
         stem = "curves" if name == of_all else f"curves_{name}"
         save_plot(plot, folder / f"{stem}.png")

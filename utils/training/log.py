@@ -24,11 +24,13 @@ from utils.files import write_atomically
 from utils.training.checkpoints import Checkpoint
 from utils.training.distributed import averaged, is_main, on_main
 
+PROJECT = {"tensorboard": "tensorboard", "wandb": "pairedit", "none": "none"}
+"""The tracker's project, which for TensorBoard is a folder in the run's."""
 HINT = "a smaller lr may help"
 
 
 class TrainingLog:
-    """Losses to losses.jsonl, TensorBoard and the progress bar; of several processes, the means of all.
+    """Losses to losses.jsonl, the tracker and the progress bar; of several processes, the means of all.
 
     Losses stay on the device until a line is written, every `log_every` steps and before every save: reading
     one waits for the GPU. A line holds the mean of each loss since the line before; one loss of one random
@@ -42,8 +44,10 @@ class TrainingLog:
         self._pending: list[tuple[int, str, Tensor]] = []
 
     def __enter__(self) -> TrainingLog:
-        kept = {"purge_step": self.done + 1} if self.done else {}
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": kept})
+        name = self.run.config.report_to
+        resumed = {"purge_step": self.done + 1} if self.done else {}
+        own = {"tensorboard": resumed, "wandb": {"name": self.run.name, "resume": "allow"}}
+        self.accelerator.init_trackers(PROJECT[name], init_kwargs={name: own.get(name, {})})
         on_main(_cut_log, self.run.log_path, self.done)
         steps, silent = self.run.config.train_iteration, not is_main()
         self._bar = tqdm(total=steps, initial=self.done, desc=self.run.dataset, unit="step", disable=silent)
@@ -67,13 +71,14 @@ class TrainingLog:
         self._pending += [(global_step, name, loss.detach()) for name, loss in losses.items()]
 
     def picture(self, image: Image.Image, global_step: int) -> None:
-        """Keep a picture of a step, in samples/ and in TensorBoard."""
+        """Keep a picture of a step, in samples/ and the tracker."""
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         on_main(write_atomically, self.run.sample_path(global_step), buffer.getvalue())
-        if is_main():
-            tracker: Any = self.accelerator.get_tracker("tensorboard")
-            tracker.log_images({"samples": np.asarray(image)[None]}, step=global_step, dataformats="NHWC")
+        own = {"dataformats": "NHWC"} if self.run.config.report_to == "tensorboard" else {}
+        for tracker in self.accelerator.trackers if is_main() else ():
+            found: Any = tracker
+            found.log_images({"samples": np.asarray(image)[None]}, step=global_step, **own)
 
     def end_step(self, global_step: int, flush: bool) -> None:
         """Count a step; write a line when it is time or `flush`. FloatingPointError for a loss not finite."""

@@ -5,16 +5,15 @@ The loop never asks which method it runs. Images and prompts are encoded before 
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from utils.config.load import save_config
 from utils.config.runs import Run
@@ -43,13 +42,6 @@ from utils.training.previews import sample_grid
 from utils.training.sources import Source
 
 Drawn = TypeVar("Drawn")
-
-# lr_scheduler -> the factor on lr, of the share of steps done, in [0, 1)
-LR_SCHEDULERS: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-}
 
 
 def train_run(run: Run, base: Base, source: Source, embeds: Mapping[str, PromptEmbeds]) -> None:
@@ -144,7 +136,7 @@ def _accelerator(run: Run, base: Base) -> Accelerator:
     return Accelerator(
         cpu=base.device.type == "cpu",
         mixed_precision="no",  # the config's dtype is what counts, whatever a launcher says
-        log_with="tensorboard",
+        log_with=None if run.config.report_to == "none" else run.config.report_to,
         project_dir=str(run.folder),
     )
 
@@ -163,8 +155,12 @@ def _learner(base: Base, adapters: Sequence[str], config: Config, generator: tor
     parameters = [weight for own in weights.values() for weight in own]
     # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
-    factor = LR_SCHEDULERS[config.lr_scheduler]
-    lr_scheduler = LambdaLR(optimizer, lambda step: factor(step / config.train_iteration))
+    lr_scheduler = get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=config.train_iteration,
+    )
     return Learner(weights, optimizer, lr_scheduler, generator, base_hash(base.transformer))
 
 

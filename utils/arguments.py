@@ -1,0 +1,89 @@
+"""What options of the command line may be, as argparse's `type`: numbers in bounds, lists, NAME=PATH."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from utils.errors import nearest
+
+
+def whole(least: int = 1) -> Callable[[str], int]:
+    """A whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ArgumentTypeError(f"expected a whole number from {least} on, found {text!r}")
+        return int(text)
+
+    return parse
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = _float(text)
+    if not math.isfinite(value):
+        raise ArgumentTypeError(f"expected a number, found {text!r}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    value = _float(text)
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value
+
+
+def numbers(*among: float) -> Callable[[str], list[float]]:
+    """Numbers with commas between, `among` being some that must be there."""
+    wanted = " and ".join(f"{value:g}" for value in among)
+
+    def parse(text: str) -> list[float]:
+        values = [_float(part) for part in text.split(",")]
+        if not all(map(math.isfinite, values)) or not {*among} <= {*values}:
+            raise ArgumentTypeError(f"expected numbers, {wanted} among them, found {text!r}")
+        return values
+
+    return parse
+
+
+def names(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Names out of `known` with commas between."""
+
+    def parse(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                listed = ", ".join(known)
+                raise ArgumentTypeError(
+                    f"expected names out of {listed}, found {name!r}{nearest(name, known)}"
+                )
+        return text.split(",")
+
+    return parse
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """NAME=FILE."""
+    name, _, path = text.partition("=")
+    if not path:
+        raise ArgumentTypeError(f"expected ATTRIBUTE=FILE, found {text!r}")
+    return name, Path(path)
+
+
+def path_at_scale(text: str) -> tuple[float, Path]:
+    """SCALE=FOLDER."""
+    scale, _, folder = text.partition("=")
+    if not math.isfinite(_float(scale)) or not folder:
+        raise ArgumentTypeError(f"expected SCALE=FOLDER, found {text!r}")
+    return float(scale), Path(folder)
+
+
+def _float(text: str) -> float:
+    """A number, NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
