@@ -60,7 +60,7 @@ FLUX_DEV = Shape()
 
 
 def load_base(config: Config, random_weights: bool, shape: Shape) -> Base:
-    """The study's base model with all its parts, on its device and in its dtype.
+    """The config's base model with all its parts, on its device and in its dtype.
 
     Args:
         config: gives the device, dtype and, for weights that are not random, the path.

@@ -79,7 +79,7 @@ class Alive(TorchDispatchMode):
 
 
 def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
-    """Bytes that a study's base, training and sampling need, the transformer alone in memory.
+    """Bytes that a config's base, training and sampling need, the transformer alone in memory.
 
     Args:
         config: gives quantization, resolution, rank, passes, checkpointing and the sizes of batches.

@@ -43,7 +43,7 @@ class Options:
     out: Path
 
     def config(self, study: str) -> Config:
-        """A study of train/config/ under the options; its images are those in train/datasets/.
+        """A config of train/config/ under the options; its images are those in train/datasets/.
 
         Raises:
             UserError: for any fault in it; for a compiled transformer beside the reference.
@@ -82,7 +82,7 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
     parser.add_argument("--repeats", type=whole(), default=5, help="turns of each side (5)")
     parser.add_argument("--skip-reference", action="store_true", help="measure this framework alone")
     parser.add_argument("--out", type=Path, help="the JSON (train/output/bench/COMMAND_BASE.json)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the study")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the config")
     args = parser.parse_intermixed_args(argv)
     steps = getattr(args, "steps", 1)
     name = f"{module.rpartition('.')[2]}_{args.base}.json"

@@ -4,7 +4,7 @@ python -m bench.sample
 python -m bench.sample --base flux_dev --random-weights
 python -m bench.sample inversion=lora
 
-A sweep of a generated image and one of a photograph, each at all of its study's scales, from the prompt (and
+A sweep of a generated image and one of a photograph, each at all of its config's scales, from the prompt (and
 the photograph's pixels) to pixels. The LoRAs are random: speed does not depend on their values.
 """
 
@@ -57,7 +57,7 @@ def first_skip(config: Config) -> Config:
 
 
 def compare_sweeps(base: Base, config: Config, options: Options) -> Comparison:
-    """A generated image over the study's scales."""
+    """A generated image over the config's scales."""
     prompt, seed = config.prompt[0], config.start_seed_gen
 
     def ours(embeds: PromptEmbeds) -> Images:
@@ -71,7 +71,7 @@ def compare_sweeps(base: Base, config: Config, options: Options) -> Comparison:
 
 
 def compare_photos(base: Base, run: RealRun, options: Options) -> Comparison:
-    """The study's first photograph over its scales."""
+    """The config's first photograph over its scales."""
     config = run.config
     prompt, seed = config.prompt[0], config.start_seed_gen
 

@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
 
 
 def bench_run(options: Options) -> Run:
-    """The one run of the study train_image, cut to a turn's steps and saved at its end alone.
+    """The one run of the config train_image, cut to a turn's steps and saved at its end alone.
 
     Raises:
         UserError: for another method than PairEdit's, or several runs.

@@ -7,7 +7,7 @@ python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=
 from collections.abc import Sequence
 
 from utils.errors import run_cli
-from utils.jobs.generate import generate_study
+from utils.jobs.generate import generate_runs
 from utils.jobs.prepare import prepare
 from utils.training.methods import methods_from
 from utils.training.sources import SliderPrompts
@@ -15,8 +15,8 @@ from utils.training.sources import SliderPrompts
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
-    study = prepare(argv, __doc__ or "", methods_from(SliderPrompts))
-    return generate_study(study, "train_slider_text_script.py")
+    experiment = prepare(argv, __doc__ or "", methods_from(SliderPrompts))
+    return generate_runs(experiment, "train_slider_text_script.py")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from utils.flow.mixes import Mix
 from utils.lora.linear import LinearLora
-from utils.models.adapters import linear_layers, use_adapters
+from utils.models.adapters import linear_layers, use_mixes
 
 SCALES = [0.5, 1.0, -1.0]
 
@@ -32,6 +35,13 @@ def forward(transformer: nn.Module, dtype: torch.dtype = torch.float32) -> torch
         txt_ids=torch.zeros(5, 3),
         return_dict=False,
     )[0]
+
+
+def use_adapters(
+    transformer: nn.Module, scales: Mapping[str, float], train: Sequence[str] = ()
+) -> AbstractContextManager[None]:
+    """Inside, these adapters act on the whole batch."""
+    return use_mixes(transformer, [Mix(scales, tuple(train))])
 
 
 def outputs(transformer: nn.Module, name: str) -> list[torch.Tensor]:

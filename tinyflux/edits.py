@@ -1,6 +1,6 @@
 """Measure a run's edit on generated identities, and write what was measured: tables, plot, pictures, report.
 
-What an image shows is told by a *reader*: any callable from pixels (B, 3, H, W) in [-1, 1] to readings, one
+What an image shows is read by a *reader*: any callable from pixels (B, 3, H, W) in [-1, 1] to readings, one
 (B,) tensor an attribute in units of the attribute's range. The face world's probe is one.
 """
 

@@ -15,8 +15,8 @@ from utils.training.sources import Photograph
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Edit; the exit status as in `run_all`."""
-    study = prepare(argv, __doc__ or "", methods_from(Photograph))
-    return generate_photographs(study, "train_image_real_script.py")
+    experiment = prepare(argv, __doc__ or "", methods_from(Photograph))
+    return generate_photographs(experiment, "train_image_real_script.py")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ python study_script.py --c=study --preset=small
 python study_script.py --c=study datasets=[glasses,age] seeds=2 --dry-run
 
 A plan (config/study.yaml) names methods x datasets x noise_scales x etas x pairs x seeds. What is done is not
-done again; a cell that fails is told at the end and in the report, and the others go on. key=value changes a
-key of the plan (utils/study/plan.py) or, for all cells, one of utils/config/schema.py.
+done again; a cell that fails is reported at the end and in the report, and the others go on. key=value changes
+a key of the plan (utils/study/plan.py) or, for all cells, one of a config (docs/keys.md).
 """
 
 import argparse
@@ -20,7 +20,7 @@ from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
-from utils.jobs.prepare import CONFIG_FOLDER, Study, list_runs, load_base
+from utils.jobs.prepare import CONFIG_FOLDER, Experiment, list_runs, load_base
 from utils.machine import check_writable, resolve_device, resolve_model_path
 from utils.study.plan import Cell, Plan, expand_cells, load_plan
 from utils.training.methods import methods_from
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     closing = f"report: {Path(plan.out) / 'report.html'}"
     try:
         runs = [cell.run for cell in todo]
-        return launch(runs, partial(workshop, plan, todo, prompts), closing, outcomes) if todo else 0
+        return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes) if todo else 0
     finally:  # a comparison that is stopped reports what it has
         failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
         _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
@@ -69,7 +69,7 @@ def _check_sources(cells: Sequence[Cell]) -> None:
         source.read()
 
 
-def workshop(
+def worker(
     plan: Plan, cells: Sequence[Cell], prompts: Mapping[str, Sequence[str]], runs: Sequence[Run]
 ) -> Callable[[Run], Path]:
     """Load the base and what measures; gives what trains and measures the cell of any of `runs`.
@@ -95,7 +95,7 @@ def workshop(
     tools = load_tools(config, resolve_device(config.device, warn=lambda line: None))  # load_base warns
     if lacking := judge_lacks(config, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
-    base, embeds = load_base(Study(config, model_path), texts)
+    base, embeds = load_base(Experiment(config, model_path), texts)
     of_all = StudyWorker(plan, base, embeds, tools, face_probe)
     return lambda run: of_all.work(by_name[run.name], prompts[run.name])
 

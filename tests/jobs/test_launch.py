@@ -1,4 +1,4 @@
-"""Runs on a local Ray of two workers: placed whole, lost and gone on with, failed and told, interrupted."""
+"""Runs on a local Ray of two workers: placed whole, lost and resumed, failed and reported, interrupted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import Script
-from tests.workshops import bright, bright_probe, fail, keep
+from tests.workers import bright, bright_probe, fail, keep
 from utils.config.load import load_config
 from utils.config.runs import RealRun, Run, expand_real_runs, expand_runs
 from utils.config.schema import choices
@@ -156,20 +156,20 @@ def test_faults_are_told_and_lost_runs_alone_are_retried(
     assert launch(runs, fail, "next: look") == 1
     out, err = capsys.readouterr()
     assert "2 of 5 runs done" in out.splitlines()  # Ray says there too which worker died of what
-    told = {line.split(": ", 2)[1]: line for line in err.splitlines() if line.startswith("failed: ")}
-    assert set(told) == {users.name, ours.name, lost.name}
+    failed = {line.split(": ", 2)[1]: line for line in err.splitlines() if line.startswith("failed: ")}
+    assert set(failed) == {users.name, ours.name, lost.name}
     for run, reason in (
         (users, "datasets: expected cats, found dogs"),
         (ours, "ValueError: what nobody thought of"),
         (lost, "its worker was lost 2 times"),
     ):
-        assert told[run.name] == f"failed: {run.name}: {reason}; its output: {run.output_path}"
+        assert failed[run.name] == f"failed: {run.name}: {reason}; its output: {run.output_path}"
     assert {run.name: len(pids(run)) for run in runs} == {
         **dict.fromkeys((users.name, ours.name, fine.name), 1),
         **dict.fromkeys((once_lost.name, lost.name), 2),
     }
     assert "Traceback" in ours.output_path.read_text()
-    assert f"{once_lost.name}: its worker was lost; it goes on from its last save" in err
+    assert f"{once_lost.name}: its worker was lost; it resumes from its last save" in err
 
 
 # --- trainings ---
@@ -270,7 +270,7 @@ def test_a_comparison_comes_out_the_same(
     monkeypatch.setattr("tinyflux.judge.face_probe", bright_probe)
     status, _, err = script("study_script", "--c=plan", "out=here")
     assert status == 0, err
-    monkeypatch.setattr(study_script, "workshop", bright)  # its workers get that probe too
+    monkeypatch.setattr(study_script, "worker", bright)  # its workers get that probe too
     status, out, err = script("study_script", "--c=plan", "out=ray", "launcher=ray")
     assert status == 0, err
     assert "2 of 2 runs done" in out

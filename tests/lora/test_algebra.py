@@ -41,7 +41,7 @@ def test_a_merge_is_the_weighted_sum():
 
 def test_a_merge_in_the_model(mini_flux, tmp_path):
     """The two adapters together give what the merged one gives."""
-    from utils.models.adapters import use_adapters
+    from tests.mini_loras import use_adapters
 
     transformer = fresh(mini_flux)
     loras = block_loras(transformer)

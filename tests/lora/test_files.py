@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.mini_loras import forward, fresh, outputs
+from tests.mini_loras import forward, fresh, outputs, use_adapters
 from utils.errors import UserError
 from utils.lora.files import (
     adapter_loras,
@@ -32,7 +32,6 @@ from utils.models.adapters import (
     inject_adapter,
     lora_layers,
     lora_weights,
-    use_adapters,
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.mini_loras import forward, fresh
+from tests.mini_loras import forward, fresh, use_adapters
 from utils.errors import UserError
 from utils.models.adapters import (
     adapter_names,
@@ -19,7 +19,6 @@ from utils.models.adapters import (
     lora_layers,
     lora_weights,
     remove_adapter,
-    use_adapters,
 )
 from utils.models.families import FAMILIES
 

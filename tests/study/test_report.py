@@ -99,8 +99,7 @@ def tiles(page: str) -> list[int]:
 def parsed(markdown: str) -> list[list[str]]:
     """The rows of the first Markdown table, header first and without the rule."""
     lines = [line for line in markdown.partition("\n\n##")[0].splitlines() if line.startswith("| ")]
-    rows = [[entry.strip() for entry in line.strip("|").split(" | ")] for line in lines]
-    return rows
+    return [[entry.strip() for entry in line.strip("|").split(" | ")] for line in lines]
 
 
 def test_every_file_is_written(written: Path) -> None:

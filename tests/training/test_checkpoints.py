@@ -111,7 +111,7 @@ def test_an_interrupt_ends_the_step_saves_and_leaves(
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(trainer.TrainingLog, "add", interrupt)
-        with pytest.raises(KeyboardInterrupt, match="saved after step 5; --resume goes on from there"):
+        with pytest.raises(KeyboardInterrupt, match="saved after step 5; --resume continues from there"):
             learn(run, mini_flux_loaded, pairs, objective_of(run))
     assert signal.getsignal(number) is before
     assert Checkpoint.load(run.state_path).step == 5

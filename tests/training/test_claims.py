@@ -88,7 +88,7 @@ def test_a_stopped_training_is_gone_on_with_or_kept(tmp_path: Path, capsys) -> N
         assert todo
         assert run.state_path.read_bytes() == b"half"
     assert train(run)
-    assert "which --resume would go on with; this is a new one; moved to" in capsys.readouterr().out
+    assert "which --resume would continue; this is a new one; moved to" in capsys.readouterr().out
     assert (run.folder.with_name(f"{run.name}_old1") / "state.pt").read_bytes() == b"half"
 
 

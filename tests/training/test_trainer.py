@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
+from tests.mini_loras import use_adapters
 from utils.config.load import read_config
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config, choices
@@ -22,7 +23,7 @@ from utils.data.pairs import ImagePair
 from utils.flow.mixes import Mix
 from utils.flow.passes import PairBatch
 from utils.lora.files import load_lora
-from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, use_adapters
+from utils.models.adapters import adapter_names, adapter_parameters, add_adapter
 from utils.models.base import Base, load_base_model
 from utils.models.identity import base_hash
 from utils.models.velocity import PromptedVelocity

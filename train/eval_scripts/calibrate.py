@@ -28,7 +28,7 @@ from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
-from utils.jobs.prepare import CONFIG_FOLDER, Study, load_base
+from utils.jobs.prepare import CONFIG_FOLDER, Experiment, load_base
 from utils.machine import resolve_model_path
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     prompts = choose_prompts(run, seeds)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
-    base, embeds = load_base(Study(config, model_path), prompts)
+    base, embeds = load_base(Experiment(config, model_path), prompts)
     judge = build_judge(config, load_tools(config, base.device, JUDGES_TOOLS[config.judge]), pairs, probe)
     scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
     with applied_lora(base.transformer, lora, other_base=config.other_base):

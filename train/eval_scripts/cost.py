@@ -1,10 +1,10 @@
-"""What a study's runs cost to train and to generate with, from the records that both left.
+"""What a config's runs cost to train and to generate with, from the records that both left.
 
 cd train
 python eval_scripts/cost.py --c=train_image
 
 options of its own:
-  --out FOLDER        where cost.csv and cost.json go (output/eval/measures/STUDY)
+  --out FOLDER        where cost.csv and cost.json go (output/eval/measures/CONFIG)
 
 Peak memory on a CPU is the most that the whole process ever held, the text encoders included.
 """
@@ -31,18 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", type=Path)
     argv = sys.argv[1:] if argv is None else argv
-    options, study_arguments = parser.parse_known_args(argv)
-    study = prepare(study_arguments, __doc__ or "", methods_from(ImagePairs))
-    if study.dry_run:
-        list_runs(study.runs, lambda run: {"record": run.record_path})
+    options, arguments = parser.parse_known_args(argv)
+    experiment = prepare(arguments, __doc__ or "", methods_from(ImagePairs))
+    if experiment.dry_run:
+        list_runs(experiment.runs, lambda run: {"record": run.record_path})
         return 0
     from utils.report.tables import markdown_table, write_records
 
-    rows = [row for run in study.runs for row in cost_rows(run)]
+    rows = [row for run in experiment.runs for row in cost_rows(run)]
     if not rows:
-        paths = ", ".join(str(run.record_path) for run in study.runs)
+        paths = ", ".join(str(run.record_path) for run in experiment.runs)
         raise UserError(f"{paths}: expected the record of a training, found none; train first")
-    out = options.out or folder_of(study)
+    out = options.out or folder_of(experiment)
     check_writable(out)
     command = shlex.join(["python", "eval_scripts/cost.py", *argv])
     records = [dict(zip(COLUMNS, row, strict=True)) for row in rows]

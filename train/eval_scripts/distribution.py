@@ -72,7 +72,7 @@ def _networks(subject: Subject) -> dict[str, Any]:
     from utils.measure.encoders import Unavailable
 
     config, dinov2 = subject.run.config, subject.tools["dinov2"]
-    device = resolve_device(config.device, lambda line: None)  # it was told for the others
+    device = resolve_device(config.device, lambda line: None)  # it was reported for the others
     networks: dict[str, Any] = {
         "Inception": load_inception(config.inception_weights, device),
         "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.features,

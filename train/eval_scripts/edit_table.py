@@ -1,10 +1,10 @@
-"""Measure the trained edits of a study: does each follow its slider, how far, and what comes along?
+"""Measure the trained edits of a config: does each follow its slider, how far, and what comes along?
 
 cd train
 python eval_scripts/edit_table.py --c=train_image
 python eval_scripts/edit_table.py --c=train_image datasets=[glasses,smile] --seeds=16
 
-Identities are generated from the study's prompt, or from its prompts file if use_prompts_file is on.
+Identities are generated from the config's prompt, or from its prompts file if use_prompts_file is on.
 
 options of its own:
   --seeds N        how many generated identities (64)
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every run and write the results; the exit status as in `run_all`."""
     argv = sys.argv[1:] if argv is None else argv
-    options, study_arguments = _options(argv)
-    study = prepare(study_arguments, __doc__ or "", methods_from(ImagePairs))
-    if study.config.use_trained_lora_path and len(study.config.trained_lora_path) > 1:
+    options, arguments = _options(argv)
+    experiment = prepare(arguments, __doc__ or "", methods_from(ImagePairs))
+    if experiment.config.use_trained_lora_path and len(experiment.config.trained_lora_path) > 1:
         raise UserError("trained_lora_path: expected one LoRA to measure, found several")
-    if study.dry_run:
-        list_runs(study.runs, lambda run: {"lora": run.lora_paths[0], "results": options.out})
+    if experiment.dry_run:
+        list_runs(experiment.runs, lambda run: {"lora": run.lora_paths[0], "results": options.out})
         return 0
-    check_loras(study.runs, study.command("train_image_script.py"))
+    check_loras(experiment.runs, experiment.command("train_image_script.py"))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
+    prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
     check_writable(options.out)
     # here, so that the checks above come at once
     from tinyflux.edits import measure, results_table, write_results
@@ -54,28 +54,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     from utils.models.base import PromptEmbeds
     from utils.report.tables import markdown_table
 
-    for run in study.runs:
+    for run in experiment.runs:
         attribute_of(run.dataset)
     pairs = {
         run.dataset: load_pairs(
             *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
             run.config.pair_count,
         )
-        for run in study.runs
+        for run in experiment.runs
     }
     reader = probe_reader()
-    base, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
     measured = []
 
     def measure_one(run: Run) -> Path:
         own = PromptEmbeds.joined([embeds[prompt] for prompt in prompts[run.name]])
         measured.append(measure(run, base, own, pairs[run.dataset], reader, seeds, options.scales))
-        # after every run, so that a study cut off leaves what it has
+        # after every run, so that a table cut off leaves what it has
         return write_results(
             measured, options.out, shlex.join(["python", "eval_scripts/edit_table.py", *argv])
         )
 
-    status = run_all(study.runs, measure_one, f"pictures: {options.out / 'grid.png'}")
+    status = run_all(experiment.runs, measure_one, f"pictures: {options.out / 'grid.png'}")
     if measured:
         print("\n" + markdown_table(*results_table(measured)))
     return status
@@ -89,7 +89,7 @@ def probe_reader() -> "Reader":
 
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """This script's own options, and the arguments left for the study."""
+    """This script's own options, and the arguments left for the config."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--seeds", type=whole(2), default=64)
     parser.add_argument("--first-seed", type=int, default=1_000_000)

@@ -36,22 +36,22 @@ from utils.training.sources import Photograph
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the table; 0 as the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    options, study_arguments = _options(argv)
-    study = prepare(study_arguments, __doc__ or "", methods_from(Photograph))
+    options, arguments = _options(argv)
+    experiment = prepare(arguments, __doc__ or "", methods_from(Photograph))
     edits = _edits(options.edit)
-    if not study.config.scales:
+    if not experiment.config.scales:
         raise UserError("scales: expected numbers, found auto, which differs from edit to edit")
-    if study.dry_run:
+    if experiment.dry_run:
         print(f"{', '.join(options.inversions)} x {', '.join(edits)}; results: {options.out}")
         return 0
     check_writable(options.out)
-    base, embeds = load_base(study, ["", *study.config.prompt])
+    base, embeds = load_base(experiment, ["", *experiment.config.prompt])
     from tinyflux.portraits import Measured, measure_inversion, write_results
 
     measured: list[Measured] = []
     command = shlex.join(["python", "eval_scripts/real_table.py", *argv])
     for inversion in options.inversions:
-        measured += measure_inversion(study.config, base, embeds, inversion, edits, options.portraits)
+        measured += measure_inversion(experiment.config, base, embeds, inversion, edits, options.portraits)
         # after every inversion, so that a table cut off keeps what it has
         table = write_results(measured, options.portraits, options.out, command)
     print(table)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """This script's own options, and the arguments left for the study."""
+    """This script's own options, and the arguments left for the config."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--edit", type=named_path, action="append", default=[])
     parser.add_argument("--portraits", type=whole(), default=32)

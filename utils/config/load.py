@@ -21,7 +21,7 @@ from utils.files import write_atomically
 from utils.machine import REPOSITORY
 
 BASES = REPOSITORY / "train" / "config" / "base"
-"""The base models' YAMLs, for every folder of studies without a base/ of its own."""
+"""The base models' YAMLs, for every folder of configs without a base/ of its own."""
 
 
 def load_config(
@@ -31,7 +31,7 @@ def load_config(
     methods: Collection[str] | None = None,
     train_methods: Collection[str] | None = None,
 ) -> Config:
-    """Read the study `name` (with or without .yaml) of `config_dir`, on its base, under `overrides`.
+    """Read the config `name` (with or without .yaml) of `config_dir`, on its base, under `overrides`.
 
     `methods` and `train_methods` are the values that python_name and train_method may have; None leaves them
     unchecked. All faults come together in one `UserError`: a missing YAML or base, unknown keys, wrong types,
@@ -56,7 +56,7 @@ def layer_config(
         layers: keys and values by where they come from, for the errors.
         config_dir: its base/ is looked in first.
         methods, train_methods: as in `load_config`.
-        faults: found before, to be told with the others.
+        faults: found before, to be reported with the others.
 
     Raises:
         UserError: as `load_config`.

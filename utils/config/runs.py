@@ -1,6 +1,6 @@
-"""The runs of a study and where their files lie.
+"""The runs of a config and where their files lie.
 
-A study's sweep is datasets x versions x noise_scales, or datasets x versions x photographs. Each `Run`
+A config's sweep is datasets x versions x noise_scales, or datasets x versions x photographs. Each `Run`
 carries a config narrowed to itself, so that the config saved beside the weights expands to that run again.
 Names are the reference implementation's.
 """
@@ -102,7 +102,7 @@ class Run:
 
     @property
     def state_path(self) -> Path:
-        """What an unfinished training goes on from."""
+        """What an unfinished training resumes from."""
         return self.folder / "state.pt"
 
     def sample_path(self, step: int) -> Path:
@@ -243,7 +243,7 @@ def expand_runs(config: Config) -> list[Run]:
 
 
 def expand_real_runs(config: Config) -> list[RealRun]:
-    """List the runs of a study of photographs: datasets, then versions, then image_ids (none: all there are).
+    """List the runs of a config of photographs: datasets, then versions, then image_ids (none: all).
 
     Raises:
         UserError: for a source folder without images, an image id that is none of them, or one given twice.

@@ -71,7 +71,7 @@ TRAINING_FREE: dict[str, Callable[[], Inversion]] = {
 
 
 def build_inversion(name: str, rule: str, weight: float) -> Inversion:
-    """The inversion of a study.
+    """The inversion of a config.
 
     Args:
         name: "lora" or a key of TRAINING_FREE.

@@ -19,7 +19,7 @@ from utils.generation.sweep import (
     applied_lora,
     applied_loras,
     edit_photo,
-    forwards_told,
+    forwards_reported,
     inversion_of,
     sweep_batches,
 )
@@ -160,7 +160,7 @@ def generate_run(
     run: Run, base: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
-    with applied_loras(base.transformer, run.lora_paths, run.config.other_base), forwards_told(base):
+    with applied_loras(base.transformer, run.lora_paths, run.config.other_base), forwards_reported(base):
         write_images(run, base, seeds, prompts, embeds)
     return run.seeds_folder
 
@@ -178,14 +178,14 @@ def generate_photo_run(
     Where neither noise nor prompt tells the seeds apart, the first stands for all.
     """
     alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
-    shots = list(zip(seeds, prompts, strict=True))
+    prompts_and_seeds = list(zip(seeds, prompts, strict=True))
     with ExitStack() as loras:
         semantic, other_base = Path(run.config.semantic_lora_path), run.config.other_base
         loras.enter_context(applied_lora(base.transformer, semantic, other_base=other_base))
         if run.config.inversion == "lora":
             loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
-        loras.enter_context(forwards_told(base))
-        for seed, prompt in shots[:1] if alike else shots:
+        loras.enter_context(forwards_reported(base))
+        for seed, prompt in prompts_and_seeds[:1] if alike else prompts_and_seeds:
             edits = edit_photo(run, base, photo, seed, embeds[prompt])
             write_photo_edits(run, seed, prompt, photo, edits)
     return run.seeds_folder

@@ -64,7 +64,7 @@ def semantic_names(count: int) -> list[str]:
 
 
 @contextmanager
-def forwards_told(base: Base) -> Iterator[None]:
+def forwards_reported(base: Base) -> Iterator[None]:
     """Print how often the transformer was called inside, and with how many images."""
     before = replace(base.forwards)
     yield
@@ -177,7 +177,7 @@ def _model(base: Base, embeds: PromptEmbeds, config: Config) -> Velocity:
 
 
 def inversion_of(config: Config) -> Inversion:
-    """The inversion that a study asks for."""
+    """The inversion that a config asks for."""
     return build_inversion(config.inversion, config.inversion_rule, config.semantic_cfg_scale)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from utils.config.runs import RealRun, expand_real_runs
 from utils.generation.prompts_and_seeds import check_loras, check_semantic_lora, choose_prompts, choose_seeds
-from utils.jobs.prepare import Study, list_runs, load_base, run_all
+from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
 from utils.machine import check_writable
 
 
-def generate_study(study: Study, train_script: str) -> int:
+def generate_runs(experiment: Experiment, train_script: str) -> int:
     """Generate with the LoRA of every run, or list what would be for a dry run.
 
     Args:
@@ -25,18 +25,19 @@ def generate_study(study: Study, train_script: str) -> int:
         UserError: before any model is loaded, for a LoRA or prompts file that is missing or a folder that
             cannot be written.
     """
-    if study.dry_run:
+    if experiment.dry_run:
         list_runs(
-            study.runs, lambda run: {"lora": ", ".join(map(str, run.lora_paths)), "images": run.seeds_folder}
+            experiment.runs,
+            lambda run: {"lora": ", ".join(map(str, run.lora_paths)), "images": run.seeds_folder},
         )
         return 0
-    check_loras(study.runs, study.command(train_script))
-    runs = [with_scales(run, run.lora_paths) for run in study.runs]
-    seeds = choose_seeds(study.config)
-    prompts = {run.name: choose_prompts(run, seeds) for run in study.runs}
-    for run in study.runs:
+    check_loras(experiment.runs, experiment.command(train_script))
+    runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
+    seeds = choose_seeds(experiment.config)
+    prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
+    for run in experiment.runs:
         check_writable(run.seeds_folder)
-    base, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
     from utils.generation.gallery import generate_run  # here, so that the checks above come at once
 
     print(f"seeds: {', '.join(map(str, seeds))}")
@@ -47,8 +48,8 @@ def generate_study(study: Study, train_script: str) -> int:
     )
 
 
-def generate_photographs(study: Study, train_script: str) -> int:
-    """Edit every photograph of a study, or list what would be for a dry run.
+def generate_photographs(experiment: Experiment, train_script: str) -> int:
+    """Edit every photograph of a config, or list what would be for a dry run.
 
     Args:
         study: what to edit, and how.
@@ -61,15 +62,15 @@ def generate_photographs(study: Study, train_script: str) -> int:
         UserError: before any model is loaded, for a LoRA, photograph or prompts file that is missing or a
             folder that cannot be written.
     """
-    runs = expand_real_runs(study.config)
-    if study.dry_run:
+    runs = expand_real_runs(experiment.config)
+    if experiment.dry_run:
         list_runs(runs, lambda run: {"photo": run.photograph, "images": run.seeds_folder})
         return 0
-    check_semantic_lora(study.config)
-    runs = [with_scales(run, [Path(study.config.semantic_lora_path)]) for run in runs]
-    if study.config.inversion == "lora":
-        check_loras(runs, study.command(train_script))
-    seeds = choose_seeds(study.config)
+    check_semantic_lora(experiment.config)
+    runs = [with_scales(run, [Path(experiment.config.semantic_lora_path)]) for run in runs]
+    if experiment.config.inversion == "lora":
+        check_loras(runs, experiment.command(train_script))
+    seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in runs}
 
     # here, so that the checks above come at once
@@ -79,7 +80,7 @@ def generate_photographs(study: Study, train_script: str) -> int:
     photos = {run.name: Photograph.of(run).photo for run in runs}
     for run in runs:
         check_writable(run.seeds_folder)
-    base, embeds = load_base(study, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
         return generate_photo_run(run, base, photos[run.name], seeds, prompts[run.name], embeds)

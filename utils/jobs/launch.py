@@ -1,9 +1,9 @@
-"""Where a study's runs are trained: here, one after another, or by Ray, each where a GPU is free.
+"""Where a config's runs are trained: here, one after another, or by Ray, each where a GPU is free.
 
-A script hands over its runs and how to open a workshop: to load what runs share, the base above all, and give
+A command hands over its runs and how to open a worker: to load what runs share, the base above all, and give
 the work that does one of them. Whatever process opens it, the same code does the same run.
 
-    launch(study.runs, partial(workshop, study, pairs, inputs), "next: ...")
+    launch(experiment.runs, partial(training_worker, experiment, sources, fingerprints), "next: ...")
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
-from utils.jobs.outcomes import AnyRun, OpenWorkshop, Outcome, summarize
+from utils.jobs.outcomes import AnyRun, OpenWorker, Outcome, summarize
 from utils.jobs.prepare import run_all
 
 
 def launch(
     runs: Sequence[AnyRun],
-    open_workshop: OpenWorkshop[AnyRun],
+    open_worker: OpenWorker[AnyRun],
     closing: str,
     outcomes: dict[str, Outcome] | None = None,
 ) -> int:
@@ -25,7 +25,7 @@ def launch(
 
     Args:
         runs: at least one, all of one launcher.
-        open_workshop: see `OpenWorkshop`; for ray it must pickle, as a partial of a module's function does.
+        open_worker: see `OpenWorker`; for ray it must pickle, as a partial of a module's function does.
         closing: what to do next, printed at the end if there is any result.
         outcomes: filled as runs end, by their names.
 
@@ -33,17 +33,17 @@ def launch(
         The exit status, as of `summarize`.
 
     Raises:
-        UserError: what opening the workshop raises, where that happens in this process; Ray is asked for and
+        UserError: what opening the worker raises, where that happens in this process; Ray is asked for and
             not there, or a GPU of a number is asked of it.
     """
     launcher = LAUNCHERS[runs[0].config.launcher]
-    return launcher(runs, open_workshop, closing, {} if outcomes is None else outcomes)
+    return launcher(runs, open_worker, closing, {} if outcomes is None else outcomes)
 
 
 def _local(
-    runs: Sequence[AnyRun], open_workshop: OpenWorkshop[AnyRun], closing: str, outcomes: dict[str, Outcome]
+    runs: Sequence[AnyRun], open_worker: OpenWorker[AnyRun], closing: str, outcomes: dict[str, Outcome]
 ) -> int:
-    status = run_all(runs, open_workshop(runs), closing, outcomes)
+    status = run_all(runs, open_worker(runs), closing, outcomes)
     from utils.training.distributed import leave  # now that torch is there anyhow
 
     leave()
@@ -51,7 +51,7 @@ def _local(
 
 
 def _ray(
-    runs: Sequence[AnyRun], open_workshop: OpenWorkshop[AnyRun], closing: str, outcomes: dict[str, Outcome]
+    runs: Sequence[AnyRun], open_worker: OpenWorker[AnyRun], closing: str, outcomes: dict[str, Outcome]
 ) -> int:
     device = runs[0].config.device
     if device not in ("auto", "cpu", "cuda"):
@@ -68,7 +68,7 @@ def _ray(
         ) from None
     from utils.jobs.ray_tasks import do_all
 
-    do_all(runs, open_workshop, outcomes)
+    do_all(runs, open_worker, outcomes)
     return summarize(runs, outcomes, closing)
 
 

@@ -14,7 +14,7 @@ from utils.arguments import path_at_scale
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
-from utils.jobs.prepare import Study, list_runs, prepare
+from utils.jobs.prepare import Experiment, list_runs, prepare
 from utils.machine import check_writable, resolve_device
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 OPTIONS = """
 options of its own:
   --images FOLDER     a folder of SEED/skipN_scaleX.png (where gen_image_script.py writes the run's)
-  --skip N            which skip of those (the study's first)
+  --skip N            which skip of those (the config's first)
   --at SCALE=FOLDER   in place of --images, a folder of images a slider scale, paired up by name; any tool's
                       before and after: --at 0=before --at 1=after (below 0: --at=-1=opposite)
   --require           weights that can't be had are an error
-  --out FOLDER        where the CSV and JSON go (output/eval/measures/STUDY)
+  --out FOLDER        where the CSV and JSON go (output/eval/measures/CONFIG)
 """
 
 
@@ -84,37 +84,37 @@ def measure_images(
         UserError: for images or pairs that are not there, and with --require for weights that are not.
     """
     argv = sys.argv[1:] if argv is None else argv
-    options, study_arguments = _parser().parse_known_args(argv)
-    study = prepare(study_arguments, description + OPTIONS, methods_from(ImagePairs))
-    if (options.images or options.at) and len(study.runs) > 1:
+    options, arguments = _parser().parse_known_args(argv)
+    experiment = prepare(arguments, description + OPTIONS, methods_from(ImagePairs))
+    if (options.images or options.at) and len(experiment.runs) > 1:
         raise UserError(
-            f"--images, --at: expected a study of one run, found {len(study.runs)}; name one dataset"
+            f"--images, --at: expected a config of one run, found {len(experiment.runs)}; name one dataset"
         )
     if len(dict(options.at)) < len(options.at):
         scales = ", ".join(f"{scale:g}" for scale, _ in options.at)
         raise UserError(f"--at: expected one folder a scale, found scales {scales}")
-    if study.dry_run:
+    if experiment.dry_run:
         folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
-        list_runs(study.runs, lambda run: {"images": options.images or folders or run.seeds_folder})
+        list_runs(experiment.runs, lambda run: {"images": options.images or folders or run.seeds_folder})
         return 0
     from utils.data.pairs import load_pairs
     from utils.measure.judges import load_tools
 
-    series = [_series(run, options) for run in study.runs]
-    config = study.config
+    series = [_series(run, options) for run in experiment.runs]
+    config = experiment.config
     pairs = [
         load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count)
-        for run in study.runs
+        for run in experiment.runs
     ]
-    probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in study.runs]
+    probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
     if config.judge == "probe":
         for of_run in series:
             _check_size(of_run, config.resolution)
-    out = options.out or folder_of(study)
+    out = options.out or folder_of(experiment)
     check_writable(out)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
     rows: list[Row] = []
-    for subject in zip(study.runs, series, pairs, probes, strict=True):
+    for subject in zip(experiment.runs, series, pairs, probes, strict=True):
         run, of_run, own_pairs, probe = subject
         rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
@@ -137,9 +137,9 @@ def rows_by_scale(subject: Subject, measures: Measures) -> list[Row]:
     ]
 
 
-def folder_of(study: Study) -> Path:
-    """Where a study's measures go."""
-    return Path("output/eval/measures") / study.arguments[0].removeprefix("--c=")
+def folder_of(experiment: Experiment) -> Path:
+    """Where a config's measures go."""
+    return Path("output/eval/measures") / experiment.arguments[0].removeprefix("--c=")
 
 
 def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> str:
@@ -192,7 +192,7 @@ def _series(run: Run, options: argparse.Namespace) -> ImageSeries:
     skip = config.skips[0] if options.skip is None else options.skip
     if options.images:
         return read_tree(options.images, skip)
-    # the study's own: what else lies there may be of an earlier training
+    # the config's own: what else lies there may be of an earlier training
     seeds = [] if config.use_random_seed else [str(seed) for seed in choose_seeds(config)]
     return read_tree(run.seeds_folder, skip, seeds, config.scales)
 

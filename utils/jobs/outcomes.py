@@ -1,4 +1,4 @@
-"""What becomes of runs: one tried whatever happens, all of them told at the end."""
+"""What becomes of runs: one tried whatever happens, all of them reported at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.errors import UserError
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
-OpenWorkshop = Callable[[Sequence[AnyRun]], Callable[[AnyRun], Path]]
+OpenWorker = Callable[[Sequence[AnyRun]], Callable[[AnyRun], Path]]
 """For the runs to be done in one process: loads what they share, and gives what does one of them."""
 
 

@@ -1,7 +1,7 @@
-"""What the scripts share: read and check a study, load its base once, go through its runs, say how it went.
+"""What the scripts share: read and check a config, load its base once, go through its runs, say how it went.
 
-torch and the libraries on it take seconds to import, so functions import them when they come to need them: a
-misspelt key or a missing file is told at once, and a dry run is instant.
+torch and the libraries on it take seconds to import, so functions import them when they need them: a
+misspelt key or a missing file is reported at once, and a dry run is instant.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CONFIG_FOLDER = Path("config")
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study as the command line gave it, read and checked, with its runs."""
+class Experiment:
+    """A config as the command line gave it, read and checked, with its runs."""
 
     config: Config
     model_path: str
@@ -49,23 +49,23 @@ class Study:
         return method_of(self.config.python_name).source.runs(self.config, given)
 
     def command(self, script: str) -> str:
-        """The command that runs another script on this same study."""
+        """The command that runs another script on this same config."""
         return shlex.join(["python", script, *self.arguments])
 
 
 def prepare(
     argv: Sequence[str] | None, description: str, methods: Mapping[str, str], training: bool = False
-) -> Study:
-    """Read a script's command line and the study it names; imports nothing heavy.
+) -> Experiment:
+    """Read a script's command line and the config it names; imports nothing heavy.
 
     Args:
         argv: arguments, None for the process's own.
         description: of the script, for --help.
-        methods: python_name -> what it is; those the study may have, listed in --help too.
+        methods: python_name -> what it is; those the config may have, listed in --help too.
         training: whether the script trains, and so takes --resume.
 
     Raises:
-        UserError: for any fault in the study, or a base model that is not there.
+        UserError: for any fault in the config, or a base model that is not there.
         SystemExit: as argparse does, on --help (0) and on options it does not know (2).
     """
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
@@ -74,7 +74,7 @@ def prepare(
     config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
-    return Study(
+    return Experiment(
         config=config,
         model_path=model_path,
         arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
@@ -116,7 +116,7 @@ def enter_config_folder() -> None:
 def check_hub(runs: Sequence[Run]) -> None:
     """Raise `UserError` for several runs that would go to one repository of the hub."""
     if runs and runs[0].config.push_to_hub and len(runs) > 1:
-        raise UserError(f"push_to_hub: expected a study of one run, found {len(runs)}")
+        raise UserError(f"push_to_hub: expected a config of one run, found {len(runs)}")
 
 
 def list_runs(runs: Sequence[AnyRun], paths: Callable[[AnyRun], Mapping[str, object]]) -> None:
@@ -128,8 +128,8 @@ def list_runs(runs: Sequence[AnyRun], paths: Callable[[AnyRun], Mapping[str, obj
             print(f"  {what:9} {path}")
 
 
-def load_base(study: Study, prompts: Collection[str]) -> tuple[Base, dict[str, PromptEmbeds]]:
-    """Load the study's base model and encode all prompts; the text encoders are let go.
+def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, dict[str, PromptEmbeds]]:
+    """Load the config's base model and encode all prompts; the text encoders are let go.
 
     Args:
         study: gives the model path, device, dtype and number of tokens.
@@ -149,14 +149,14 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Base, dict[str, P
     from utils.models.memory import out_of_memory
     from utils.training.distributed import join, launched, process_count, shard, sharding
 
-    if launched() and not study.training:
+    if launched() and not experiment.training:
         raise UserError("accelerate launch: expected a script that trains; run this one with python")
-    config = study.config
+    config = experiment.config
     device = join(resolve_device(config.device, warn=lambda line: print(line, file=sys.stderr)))
     together = f", {process_count()} processes" if process_count() > 1 else ""
-    print(f"base: {study.model_path} on {device}, {config.dtype}{together}", flush=True)
+    print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}", flush=True)
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
-    base = load_base_model(study.model_path, device, getattr(torch, config.dtype), config.quantization)
+    base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)
     check_fits(config, base.family)
     length = config.max_sequence_length
     try:
@@ -164,7 +164,7 @@ def load_base(study: Study, prompts: Collection[str]) -> tuple[Base, dict[str, P
         base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(base)
-        transformer, _ = base.transformer, base.vae  # now, for what is missing to be told before any run
+        transformer, _ = base.transformer, base.vae  # now, for what is missing to be reported before any run
     except torch.OutOfMemoryError:
         raise UserError(out_of_memory(config, device)) from None
     if config.compile:

@@ -14,9 +14,9 @@ from utils.jobs.outcomes import Outcome
 
 
 class Progress:
-    """A bar of all runs, and below it one of each that has begun and not ended.
+    """A bar of all runs, and below it one of each that has started and not ended.
 
-    A run has begun once its output grows; its steps are those of its losses.jsonl.
+    A run has started once its output grows; its steps are those of its losses.jsonl.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -36,7 +36,7 @@ class Progress:
         for bar in [*self._bars.values(), self._all]:
             bar.close()
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Print a line above the bars."""
         tqdm.write(line, file=sys.stderr)
 

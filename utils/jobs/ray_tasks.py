@@ -26,7 +26,7 @@ from utils.jobs.progress import Progress
 from utils.machine import REPOSITORY
 
 if TYPE_CHECKING:
-    from utils.jobs.outcomes import OpenWorkshop
+    from utils.jobs.outcomes import OpenWorker
 
 RETRIES = 3
 """How often a run goes on after its worker was lost."""
@@ -42,20 +42,20 @@ _LOST = (
 )
 
 
-def do_all(runs: Sequence[AnyRun], open_workshop: OpenWorkshop[AnyRun], outcomes: dict[str, Outcome]) -> None:
+def do_all(runs: Sequence[AnyRun], open_worker: OpenWorker[AnyRun], outcomes: dict[str, Outcome]) -> None:
     """Do every run as a task of its own; a fault of a run is its outcome, and says where its output lies.
 
-    A run whose worker is lost goes on from its last save, at most `RETRIES` times. Ctrl-C lets trainings end
+    A run whose worker is lost resumes from its last save, at most `RETRIES` times. Ctrl-C lets trainings end
     their step and save.
 
     Args:
         runs: at least one.
-        open_workshop: as of `launch` of utils/jobs/launch.py.
+        open_worker: as of `launch` of utils/jobs/launch.py.
         outcomes: filled as runs end, by their names.
     """
     with _cluster(), Progress(runs) as progress:
-        task, workshop, folder = _task(runs[0].config.device), ray.put(open_workshop), os.getcwd()
-        tasks = {task.remote(run, workshop, folder): (run, 0) for run in runs}
+        task, worker, folder = _task(runs[0].config.device), ray.put(open_worker), os.getcwd()
+        tasks = {task.remote(run, worker, folder): (run, 0) for run in runs}
         try:
             while tasks:
                 for ended in ray.wait(list(tasks), timeout=POLL_SECONDS)[0]:
@@ -67,9 +67,9 @@ def do_all(runs: Sequence[AnyRun], open_workshop: OpenWorkshop[AnyRun], outcomes
                     if outcome:
                         outcomes[run.name] = _with_output(outcome, run)
                     else:
-                        progress.tell(f"{run.name}: its worker was lost; it goes on from its last save")
+                        progress.report(f"{run.name}: its worker was lost; it resumes from its last save")
                         run = replace(run, config=replace(run.config, resume=True))
-                        tasks[task.remote(run, workshop, folder)] = run, losses
+                        tasks[task.remote(run, worker, folder)] = run, losses
                 progress.show(outcomes)
         finally:
             _stop(list(tasks))
@@ -101,11 +101,11 @@ def _task(device: str) -> Any:
     return ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": environment})(_do)
 
 
-def _do(run: AnyRun, open_workshop: OpenWorkshop[AnyRun], folder: str) -> Outcome:
+def _do(run: AnyRun, open_worker: OpenWorker[AnyRun], folder: str) -> Outcome:
     """Do one run in a worker, in the folder that all paths are relative to."""
     with chdir(folder), _output_to(run.output_path):
         print(f"{run.name}: process {os.getpid()} on {platform.node()}", flush=True)
-        return attempt(run, lambda run: open_workshop([run])(run))
+        return attempt(run, lambda run: open_worker([run])(run))
 
 
 @contextmanager

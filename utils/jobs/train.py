@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.config.runs import Run
 from utils.jobs.launch import launch
-from utils.jobs.prepare import Study, check_hub, list_runs, load_base, prepare
+from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare
 from utils.machine import check_writable
 from utils.models.families import family_at
 from utils.training.methods import method_of
@@ -32,17 +32,17 @@ def train_command(
     Raises:
         UserError: for any fault in the config or in what is to be learned, before anything heavy is loaded.
     """
-    study = prepare(argv, description, methods, training=True)
-    runs = study.runs
+    experiment = prepare(argv, description, methods, training=True)
+    runs = experiment.runs
     check_hub(runs)
     sources = shared({run.name: method_of(run.config.python_name).source.of(run) for run in runs})
-    if study.dry_run:
+    if experiment.dry_run:
         list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)})
         return 0
 
     # The fingerprints first: a file replaced meanwhile is then another one's next time.
     fingerprints = {name: source.fingerprint() for name, source in sources.items()}
-    family = family_at(study.model_path)
+    family = family_at(experiment.model_path)
     for source in sources.values():
         source.read()
         if family is not None:
@@ -51,12 +51,15 @@ def train_command(
         check_writable(run.folder)
 
     script, *arguments = following.split(maxsplit=1)
-    closing = " ".join(["next:", study.command(script), *arguments])
-    return launch(runs, partial(training_worker, study, sources, fingerprints), closing)
+    closing = " ".join(["next:", experiment.command(script), *arguments])
+    return launch(runs, partial(training_worker, experiment, sources, fingerprints), closing)
 
 
 def training_worker(
-    study: Study, sources: Mapping[str, Source], fingerprints: Mapping[str, str], runs: Sequence[Run]
+    experiment: Experiment,
+    sources: Mapping[str, Source],
+    fingerprints: Mapping[str, str],
+    runs: Sequence[Run],
 ) -> Callable[[Run], Path]:
     """Load the base; gives what trains any of `runs` unless it is trained, and uploads it; see `claimed`.
 
@@ -68,7 +71,7 @@ def training_worker(
         fingerprints: of the sources, as they were when they were read.
         runs: those to be done in this process.
     """
-    base, embeds = load_base(study, [prompt for run in runs for prompt in sources[run.name].prompts])
+    base, embeds = load_base(experiment, [prompt for run in runs for prompt in sources[run.name].prompts])
     from utils.training.claims import claimed
     from utils.training.distributed import entered_by_main, on_main, shared_faults
     from utils.training.trainer import train_run

@@ -124,7 +124,7 @@ def adapter_loras(transformer: nn.Module, adapter: str) -> dict[str, LinearLora]
 
 
 def load_lora(transformer: nn.Module, path: Path, adapter_name: str) -> dict[str, str]:
-    """Add the LoRA of a file, in any format, as a new adapter, inactive until `use_adapters`.
+    """Add the LoRA of a file, in any format, as a new adapter, inactive until `use_mixes`.
 
     Args:
         transformer: the base model, with or without other adapters.

@@ -58,7 +58,7 @@ Tools = Mapping[str, Any]
 
 
 def load_tools(config: Config, device: torch.device, names: Collection[str] = ENCODERS) -> Tools:
-    """Load the networks of `names` from the weights that the study names."""
+    """Load the networks of `names` from the weights that the config names."""
     return {name: load(name, getattr(config, f"{name}_weights"), device) for name in names}
 
 
@@ -240,14 +240,14 @@ class ClipJudge:
 
 
 def judge_lacks(config: Config, tools: Tools) -> Unavailable | None:
-    """The network that the study's judge needs and that is not there; None if it has all."""
+    """The network that the config's judge needs and that is not there; None if it has all."""
     return next(
         (tools[name] for name in JUDGES_TOOLS[config.judge] if isinstance(tools[name], Unavailable)), None
     )
 
 
 def build_judge(config: Config, tools: Tools, pairs: Sequence[ImagePair], probe: Probe | None) -> Judge:
-    """The study's judge.
+    """The config's judge.
 
     Raises:
         UserError: judge clip without the weights of CLIP or DINOv2, saying why they are not there.

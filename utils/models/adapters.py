@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -177,13 +177,6 @@ def use_mixes(transformer: nn.Module, mixes: Sequence[Mix]) -> Iterator[None]:
     finally:
         for layer, state in zip(layers, before, strict=True):
             state.restore(layer)
-
-
-def use_adapters(
-    transformer: nn.Module, scales: Mapping[str, float], train: Sequence[str] = ()
-) -> AbstractContextManager[None]:
-    """`use_mixes` with one mix for the whole batch."""
-    return use_mixes(transformer, [Mix(scales, tuple(train))])
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def load_base_model(path: str, device: torch.device, dtype: torch.dtype, quantiz
     """
     module, name = family_named(pipeline_in(_model_index(path))).base.split(":")
     base: Base = getattr(import_module(module), name)(path, device, dtype, quantization)
-    base.scheduler  # noqa: B018  a wrong path is told now
+    base.scheduler  # noqa: B018  a wrong path is reported now
     return base
 
 

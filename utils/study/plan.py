@@ -98,7 +98,7 @@ def load_plan(
         elif name in KEYS:
             values["settings"] = {**values.get("settings", {}), name: value}
         else:
-            values[name] = value  # an unknown key, told with the others
+            values[name] = value  # an unknown key, reported with the others
     for name in [
         name for name in values if name in KEYS and name not in PLAN_KEYS
     ]:  # base: ... beside the axes

@@ -62,9 +62,9 @@ class PairBatches:
     def draw(self, generator: Generator) -> PairBatch:
         """Latents of batch_size pairs, their sigma and noise."""
         device, size, own = self.sources.device, self.batch_size * process_count(), share(self.batch_size)
-        index = sent(torch.randint(len(self.sources), (size,), generator=generator)[own], device)
-        step = sent(torch.randint(len(self.sigmas), (size,), generator=generator)[own], device)
-        noise = sent(torch.randn(size, *self.sources.shape[1:], generator=generator)[own], device)
+        index = to_device(torch.randint(len(self.sources), (size,), generator=generator)[own], device)
+        step = to_device(torch.randint(len(self.sigmas), (size,), generator=generator)[own], device)
+        noise = to_device(torch.randn(size, *self.sources.shape[1:], generator=generator)[own], device)
         return PairBatch(self.sources[index], self.targets[index], self.sigmas[step], noise)
 
 
@@ -94,7 +94,7 @@ class TextBatches:
         step = int(torch.randint(config.start_step, config.end_step + 1, (), generator=generator))
         side = prompt.resolution or config.resolution
         noise = torch.randn(prompt.batch_size * process_count(), *self.shapes[side], generator=generator)
-        noise = sent(noise[share(prompt.batch_size)], self.base.device)
+        noise = to_device(noise[share(prompt.batch_size)], self.base.device)
         sigmas, model = self.sigmas[side], self.targets[prompt.target]
         return TextBatch(
             x_t=euler_sample(model.scaled({}), noise, sigmas, 0, step),
@@ -107,7 +107,7 @@ class TextBatches:
         )
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on the device, without waiting for what the device is at."""
     if device.type != "cuda":
         return tensor.to(device)

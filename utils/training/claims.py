@@ -26,8 +26,8 @@ LOCK = ".lock"
 def claimed(run: Run, inputs: str) -> Iterator[bool]:
     """Have the run's folder for training in it; other processes are kept out until the end.
 
-    A finished training of the same settings and inputs is left alone. A half-finished one is gone on with if
-    the run says `resume`. Whatever else is there is moved aside, and said so.
+    A finished training of the same settings and inputs is left alone. A half-finished one is resumed if the
+    run says `resume`. Whatever else is there is moved aside, and said so.
 
     Args:
         run: what is to be trained.
@@ -94,7 +94,7 @@ def _in_the_way(run: Run, inputs: str) -> str:
     if changed := difference(run, inputs):
         return changed
     if run.state_path.is_file() and not run.config.resume:
-        return "a training was stopped there, which --resume would go on with; this is a new one"
+        return "a training was stopped there, which --resume would continue; this is a new one"
     return ""
 
 

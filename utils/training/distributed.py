@@ -42,7 +42,7 @@ def launched() -> bool:
 def join(device: torch.device) -> torch.device:
     """Meet the other processes, if there are any, and say which device is this one's: on CUDA a GPU each.
 
-    From here on the others print nothing; faults are told on stderr, by whom they befall.
+    From here on the others print nothing; faults are reported on stderr, by the process that has them.
 
     Raises:
         UserError: for one certain GPU.
@@ -154,33 +154,33 @@ def shared_faults() -> Iterator[None]:
 def interruptible_together() -> Iterator[Callable[[], bool]]:
     """`interruptible`, to be asked once a step: all processes get True after the same one.
 
-    What one noted in a step is told to all in the background, and holds from the step after: none waits.
+    What one noted in a step is sent to all in the background, and holds from the step after: none waits.
     """
     with interruptible() as interrupted:
         if process_count() == 1:
             yield interrupted
             return
-        told: list[tuple[Tensor, Any]] = []
+        pending: list[tuple[Tensor, Any]] = []
 
         def agreed() -> bool:
             noted = torch.tensor(interrupted(), dtype=torch.uint8)
             work = dist.all_reduce(noted, dist.ReduceOp.MAX, group=_hosts(), async_op=True)
-            told.append((noted, work))
-            if len(told) == 1:
+            pending.append((noted, work))
+            if len(pending) == 1:
                 return False
-            before, work_before = told.pop(0)
+            before, work_before = pending.pop(0)
             work_before.wait()
             return bool(before)
 
         yield agreed
-        for noted, work in told:
+        for noted, work in pending:
             work.wait()
             if noted:  # in the last step
                 raise KeyboardInterrupt
 
 
 def sharding() -> bool:
-    """Whether the launcher was told to spread the base over the processes (FSDP)."""
+    """Whether the launcher was asked to spread the base over the processes (FSDP)."""
     return launched() and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 

@@ -13,11 +13,11 @@ from utils.models.velocity import Velocity
 from utils.report.figures import Grid, draw_grid
 
 _TILE = 128  # pixels
-_SCALES = [0.0, 0.5, 1.0]  # where the study leaves them to a calibration that is not there yet
+_SCALES = [0.0, 0.5, 1.0]  # where the config leaves them to a calibration that is not there yet
 
 
 def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Image.Image:
-    """Draw the study's count_gen seeds at its scales and its first skip, under the training's prompt.
+    """Draw the config's count_gen seeds at its scales and its first skip, under the training's prompt.
 
     Nothing random is drawn but from the seeds themselves, so training goes on as if it had not looked.
 

@@ -69,7 +69,7 @@ def train(
 
     Written to run.folder: config.yaml, losses.jsonl, record.json, README.md (a model card), tensorboard/,
     samples/, and every save_per_steps steps and at the end the adapter `objective.saved` in both LoRA formats
-    and, until it has ended, the training's state. With `resume` it goes on from there, to weights equal bit
+    and, until it has ended, the training's state. With `resume` it continues from there, to weights equal bit
     for bit to those of a training that was never stopped: all that is random comes from run.seed, on the CPU.
 
     Args:
@@ -113,13 +113,13 @@ def train(
                 log.picture(sample_grid(run, base, objective.saved, embeds[batches.prompt]), global_step)
                 base.release_vae()
 
-            # The LoRA so far, and the state that --resume goes on from.
+            # The LoRA so far, and the state that --resume continues from.
             if save:
                 _check_finite(run, learner.parameters, global_step)
                 state = take_checkpoint(learner, global_step, log.seconds, log.means)
                 on_main(_save, run, base, objective.saved, batches.learned_from, state)
             if stop:
-                raise KeyboardInterrupt(f"saved after step {global_step}; --resume goes on from there")
+                raise KeyboardInterrupt(f"saved after step {global_step}; --resume continues from there")
         on_main(write_card, run)  # before the record, which says that all is done
     on_main(run.state_path.unlink)
 
@@ -191,7 +191,7 @@ def _fresh_adapters(
 
 
 def _begin(run: Run) -> Checkpoint | None:
-    """Put the config in place; returns the state to go on from, if there is one."""
+    """Put the config in place; returns the state to resume from, if there is one."""
     save_config(run.config, run.config_path)
     before = Checkpoint.load(run.state_path) if run.config.resume and run.state_path.is_file() else None
     if before:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def keep(folder: Path, runs: Sequence[Run]) -> Callable[[Run], Path]:
-    """A workshop that writes down what it is given."""
+    """A worker that writes down what it is given."""
 
     def work(run: Run) -> Path:
         path = folder / f"{run.name}.pickle"
@@ -28,7 +28,7 @@ def keep(folder: Path, runs: Sequence[Run]) -> Callable[[Run], Path]:
 
 
 def fail(runs: Sequence[Run]) -> Callable[[Run], Path]:
-    """A workshop where every noise scale ends otherwise: 1 to 4 badly, 3 only until it is gone on with."""
+    """A worker where every noise scale ends otherwise: 1 to 4 badly, 3 only until it is resumed."""
 
     def work(run: Run) -> Path:
         if run.noise_scale == 1:
@@ -51,10 +51,10 @@ def bright_probe(dataset: str) -> Probe:
 
 
 def bright(*arguments: Any) -> Callable[[Run], Path]:
-    """The workshop of study_script.py in a worker, on that probe."""
+    """The worker of study_script.py in a process of Ray's, on that probe."""
     import study_script
 
     from tinyflux import judge
 
     judge.face_probe = bright_probe
-    return study_script.workshop(*arguments)
+    return study_script.worker(*arguments)
