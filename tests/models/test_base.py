@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
@@ -62,6 +62,11 @@ def test_no_steps_is_an_error() -> None:
         scheduler_sigmas(FlowMatchEulerDiscreteScheduler(shift=3.0), 0, None)
 
 
+def test_a_scheduler_of_another_kind_is_refused() -> None:
+    with pytest.raises(UserError, match=r"expected a flow-matching scheduler .*, found DDIMScheduler"):
+        scheduler_sigmas(DDIMScheduler(), 4, None)
+
+
 def test_embeddings_keep_their_names() -> None:
     one = PromptEmbeds({"words": torch.ones(1, 3, 2), "whole": torch.zeros(1, 5)})
     assert {name: each.shape[0] for name, each in one.expand(4).tensors.items()} == {"words": 4, "whole": 4}
@@ -83,6 +88,19 @@ def test_a_family_is_found_by_its_classes(mini_flux: Path, mini_flux_loaded: Bas
         family_named("FluxPipelin")
     with pytest.raises(UserError, match="expected one of FluxTransformer2DModel, found Linear"):
         family_of(torch.nn.Linear(1, 1))
+
+
+def test_a_hub_id_in_the_cache_is_known_before_it_is_loaded(tmp_path: Path, monkeypatch) -> None:
+    commit = "0" * 40
+    repository = tmp_path / "models--owner--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "snapshots" / commit / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert family_at("owner/name") is FAMILIES["flux1"]
+    assert family_at("owner/other") is None
+    assert family_at(str(tmp_path)) is None
 
 
 def test_a_folder_of_another_pipeline_is_refused(tmp_path: Path) -> None:

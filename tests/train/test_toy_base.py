@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import Script
 from tests.toy_base import FAMILY, save_toy
+from utils.lora.files import read_metadata
 from utils.models.families import FAMILIES
 
 
@@ -31,6 +32,12 @@ def test_a_toy_base_is_trained_and_sampled(script: Script, train_method: str) ->
     linears = {name.split(".lora_")[0].removesuffix(".alpha") for name in load_file(lora)}
     wanted = ("look", "move") if train_method == "full" else ("look",)
     assert linears == {f"transformer.layers.{i}.{name}" for i in range(2) for name in wanted}
+
+    header = read_metadata(lora)
+    assert (header["ss_base_model_version"], header.get("ss_network_module")) == ("toy", None)
+    text = (lora.parent / "README.md").read_text()
+    assert "from diffusers import ToyPipeline" in text
+    assert "flux" not in text.lower()
 
     status, _, err = script("gen_image_script", *study, "datasets=age")
     assert status == 0, err

@@ -13,7 +13,9 @@ from utils.config.schema import BASE, METHOD, TRAINING, groups
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.lora.files import read_metadata
+from utils.lora.metadata import BASE_FAMILY
 from utils.machine import REPOSITORY
+from utils.models.families import FAMILIES
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
 _EDIT = (
@@ -35,11 +37,12 @@ def write_card(run: Run) -> Path:
 def card(file: str, metadata: Mapping[str, str]) -> str:
     """The text of the card of a LoRA file with the header that `training_metadata` makes."""
     config, base = json.loads(metadata["config"]), metadata["base_model"]
+    family = FAMILIES[metadata[f"ss_{BASE_FAMILY}"]]
     local = Path(base).is_dir() or (REPOSITORY / base).is_dir()  # the hub takes its own names alone
     data = ModelCardData(
         base_model=None if local else base,
         library_name="diffusers",
-        tags=["lora", "flux", "image-editing", "pairedit"],
+        tags=["lora", *family.tags, "image-editing", "pairedit"],
     )
     lists = [
         "- " + ", ".join(f"{key}: `{value}`" for key, value in entry.items())
@@ -51,6 +54,7 @@ def card(file: str, metadata: Mapping[str, str]) -> str:
         data,
         template_path=str(TEMPLATE),
         base_model=base,
+        pipeline=family.pipeline,
         purpose=_PURPOSES.get(metadata["method"], _EDIT),
         base_hash=metadata["base_hash"],
         title=metadata["ss_output_name"],

@@ -32,7 +32,7 @@ class LoraFile:
     Attributes:
         loras: LoRA of each linear, by the linear's dotted name in diffusers, without "transformer.".
         metadata: of the header, less what only says how to read the tensors; {} for a .pt.
-        format: a key of lora_formats.FORMATS.
+        format: a key of FORMATS in utils/lora/formats.py.
     """
 
     loras: dict[str, LinearLora]
@@ -65,7 +65,7 @@ def write_lora(path: Path, loras: Mapping[str, LinearLora], format: str, metadat
     Args:
         path: of the .safetensors, or of the .pt for format "reference"; its folder is made.
         loras: by the linear's dotted name in diffusers.
-        format: a key of lora_formats.FORMATS.
+        format: a key of FORMATS in utils/lora/formats.py.
         metadata: free text for the header; {} for a .pt, which has none.
 
     Raises:

@@ -29,12 +29,14 @@ _ENDINGS = Endings(".lora_down.weight", ".lora_up.weight")
 def claims(key: str) -> bool:
     """Whether a key looks like this layout's."""
     module = key.removeprefix(_PREFIX)
-    modules = [module for names in _names() for module in (*names.original, *names.original_outside)]
-    return key.startswith(_PREFIX) and module.startswith((*modules, "final_layer"))
+    return key.startswith(_PREFIX) and any(
+        module.startswith((*names.original, *names.original_outside, *names.original_untrained))
+        for names in _names()
+    )
 
 
 def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by file key, and the note for the header; see lora_formats.Format."""
+    """Tensors by file key, and the note for the header; see formats.Format."""
     modules: dict[str, dict[int, LinearLora]] = {}
     faults = []
     for name, lora in loras.items():
@@ -63,7 +65,7 @@ def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str
 
 
 def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, LinearLora]:
-    """The LoRA of every linear by diffusers' name; see lora_formats.Format."""
+    """The LoRA of every linear by diffusers' name; see formats.Format."""
 
     def module_of(stem: str) -> str | None:
         module = stem.removeprefix(_PREFIX)

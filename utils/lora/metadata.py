@@ -17,10 +17,12 @@ from torch import nn
 
 from utils.config.runs import Run
 from utils.errors import UserError
+from utils.models.families import Family, family_of
 from utils.models.identity import base_hash
 from utils.records import project_version, software
 
 BASE_MODEL, BASE_HASH = "base_model", "base_hash"
+BASE_FAMILY = "base_model_version"  # sd-scripts' word, and its "flux1"
 
 
 def training_metadata(
@@ -57,8 +59,9 @@ def training_metadata(
         "software": software(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    theirs = _sd_scripts(run, family_of(transformer), len(learned_from), step)
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in own.items()} | {
-        f"ss_{key}": str(value) for key, value in _sd_scripts(run, len(learned_from), step).items()
+        f"ss_{key}": str(value) for key, value in theirs.items()
     }
 
 
@@ -72,14 +75,14 @@ def check_base(path: Path, metadata: Mapping[str, str], transformer: nn.Module) 
         )
 
 
-def _sd_scripts(run: Run, images: int, step: int) -> dict[str, Any]:
+def _sd_scripts(run: Run, family: Family, images: int, step: int) -> dict[str, Any]:
     """The keys of sd-scripts that have a counterpart, without their ss_."""
     config = run.config
     return {
-        "network_module": "networks.lora_flux",
+        **({"network_module": family.lora.network_module} if family.lora.network_module else {}),
         "network_dim": config.rank,
         "network_alpha": config.alpha,
-        "base_model_version": "flux1",
+        BASE_FAMILY: family.name,
         "sd_model_name": config.pretrained_model_name_or_path,
         "output_name": run.name,
         "learning_rate": config.lr,

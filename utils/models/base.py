@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -240,7 +241,13 @@ def scheduler_sigmas(scheduler: Any, num_inference_steps: int, mu: float | None)
 
     Raises:
         ValueError: if N < 1.
+        UserError: for a scheduler of another kind, which takes no noise levels.
     """
+    if not hasattr(scheduler, "time_shift") or "sigmas" not in signature(scheduler.set_timesteps).parameters:
+        raise UserError(
+            "scheduler_config.json: expected a flow-matching scheduler that takes sigmas, such as "
+            f"FlowMatchEulerDiscreteScheduler, found {type(scheduler).__name__}"
+        )
     if num_inference_steps < 1:
         raise ValueError(f"num_inference_steps must be at least 1, found {num_inference_steps}")
     steps = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)

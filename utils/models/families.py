@@ -23,13 +23,17 @@ class LoraNames:
         original: kind of block in the original code -> (its name in diffusers, {module: linears that are one
             there, in the order of their rows}).
         original_outside: module outside of blocks in the original code -> linear.
+        original_untrained: beginnings of modules in the original code that have no LoRA.
         wider: linears of fused modules whose outputs are a multiple of the others'.
+        network_module: sd-scripts' own for this family, as LoRA headers say it; "" where it has none.
     """
 
     linears: Mapping[str, tuple[str, ...]]
     original: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
     original_outside: Mapping[str, str] = field(default_factory=dict)
+    original_untrained: tuple[str, ...] = ()
     wider: Mapping[str, int] = field(default_factory=dict)
+    network_module: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Family:
         blocks: names of the transformer's lists of repeated blocks.
         lora: names in LoRA files.
         presets: base in config/base/ -> GB of the card that it is for, in the order of what they need.
+        tags: of its LoRAs on the hub.
     """
 
     pipeline: str
@@ -55,6 +60,12 @@ class Family:
     blocks: tuple[str, ...]
     lora: LoraNames
     presets: Mapping[str, int] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its key in FAMILIES."""
+        return next(name for name, family in FAMILIES.items() if family is self)
 
     def check_size(self, pixels: int, where: str) -> None:
         """Raise `UserError` for an image side that the family can't have; `where` it stands."""
@@ -94,9 +105,27 @@ def family_of(transformer: object) -> Family:
 
 
 def family_at(path: str) -> Family | None:
-    """The family of the model in a folder; None for a hub id, whose model_index.json is not at hand yet."""
+    """The family of the model in a folder, or of a hub id that was loaded before; None for any other id."""
+    index = local_index(path)
+    return None if index is None else family_named(pipeline_in(index))
+
+
+def local_index(path: str) -> Path | None:
+    """The model_index.json of a folder, or of a hub id in the hub's cache, if it is there."""
     index = Path(path) / "model_index.json"
-    return family_named(pipeline_in(index)) if index.is_file() else None
+    if index.is_file():
+        return index
+    if Path(path).is_dir():
+        return None
+
+    from huggingface_hub import try_to_load_from_cache  # takes a tenth of a second, which a folder need not
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(path, index.name)
+    except HFValidationError:  # no hub id either
+        return None
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def pipeline_in(index: Path) -> str:
@@ -179,7 +208,8 @@ _FLUX1 = Family(
                 },
             ),
         },
-        original_outside={  # sd-scripts has no LoRA for the final layer
+        original_untrained=("final_layer",),
+        original_outside={
             "img_in": "x_embedder",
             "txt_in": "context_embedder",
             **{
@@ -193,8 +223,10 @@ _FLUX1 = Family(
             },
         },
         wider={"proj_mlp": 4},  # the MLP's hidden size
+        network_module="networks.lora_flux",
     ),
     presets={"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12},
+    tags=("flux",),
 )
 
 FAMILIES: dict[str, Family] = {"flux1": _FLUX1}

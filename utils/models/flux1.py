@@ -83,7 +83,7 @@ class Flux1(Base):
     def sigmas(self, num_inference_steps: int, height: int, width: int) -> Tensor:
         """See `Base.sigmas`: larger images need more steps at high noise (Esser et al. 2024, 5.3.2)."""
         config, mu = self.scheduler.config, None
-        if config.use_dynamic_shifting:
+        if config.get("use_dynamic_shifting"):
             line = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
             mu = calculate_shift((height // 2) * (width // 2), *line)
         return scheduler_sigmas(self.scheduler, num_inference_steps, mu).to(self.device)

@@ -1,6 +1,6 @@
 """A frozen base in 8 or 4 bits a weight, for cards that can't hold it in 16.
 
-The linears of the transformer blocks, all but a hundredth of FLUX, are quantized; adapters on them are
+The linears of the transformer blocks, all but a hundredth of FLUX.1, are quantized; adapters on them are
 float32 and trained as ever (QLoRA, arXiv 2305.14314). The libraries are optional: pip install .[quantization]
 """
 

@@ -1,4 +1,4 @@
-"""The velocity of a FLUX under a prompt, with adapters: what training and sampling call."""
+"""The velocity of a base under a prompt, with adapters: what training and sampling call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from utils.models.base import Base, PromptEmbeds
 
 @dataclass(frozen=True)
 class PromptedVelocity:
-    """A Flux with guidance fixed, under prompts by their text: the `VelocityModel` of utils.flow.passes.
+    """A base with guidance fixed, under prompts by their text: the `VelocityModel` of utils.flow.passes.
 
     Attributes:
         base: the base.
         embeds: of every prompt that is asked for.
-        guidance_scale: FLUX's distilled guidance.
+        guidance_scale: of a base that has guidance distilled.
     """
 
     base: Base
@@ -45,12 +45,12 @@ class PromptedVelocity:
 
 @dataclass(frozen=True)
 class Velocity:
-    """A Flux with prompt and guidance fixed, for sampling.
+    """A base with prompt and guidance fixed, for sampling.
 
     Attributes:
         base: the base.
         embeds: of one prompt, or of one an image.
-        guidance_scale: FLUX's distilled guidance.
+        guidance_scale: of a base that has guidance distilled.
         batch_size: most images in one forward pass of sampling.
     """
 
