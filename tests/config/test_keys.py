@@ -104,6 +104,7 @@ NO_FLAG = "expected true or false (or 1 or 0)"
         ("prompt", None, "expected at least one prompt"),
         ("skips", [1, True], "expected a list of whole numbers"),
         ("noise_scales", [float("nan"), "a"], "expected a list of numbers"),
+        ("datasets", ["a/b", True], "expected a list of texts"),
         ("noise_scales", [2e9], "expected numbers up to 1e+09"),
         ("lora_scales", [[2e9]], "expected numbers up to 1e+09"),
         ("alpha", 2e9, "expected numbers up to 1e+09"),

@@ -274,13 +274,12 @@ def expected_value(own: Key, kind: Any) -> str:
 
 def _expected(own: Key, kind: Any, error: ValidationError) -> str:
     """What was expected of the value that failed, in words."""
-    found = [(each["type"], each.get("ctx", {})) for each in error.errors()]
-    kinds = {type_ for type_, _ in found}
-    checked = any(str(context.get("error")) == "check" for _, context in found)
-    if not checked and not kinds <= {*_OUT_OF_BOUNDS, "finite_number"}:
+    contexts = [each.get("ctx", {}) for each in error.errors()]
+    kinds = {each["type"] for each in error.errors() if str(each.get("ctx", {}).get("error")) != "check"}
+    if not kinds <= {*_OUT_OF_BOUNDS, "finite_number"}:
         return expected_type(kind)
     if "finite_number" in kinds:
         return "finite numbers"
-    if any(context.get("le") == GREATEST or context.get("ge") == -GREATEST for _, context in found):
+    if any(context.get("le") == GREATEST or context.get("ge") == -GREATEST for context in contexts):
         return f"numbers up to {GREATEST:g}"
     return expected_value(own, kind)
