@@ -13,6 +13,7 @@ import pytest
 
 from utils.config.keys import default_of
 from utils.config.listing import keys_help, keys_page
+from utils.config.load import read_config, save_config
 from utils.config.schema import KEYS, Config, choices, coerce, depends_on, groups, made_by_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,6 +80,52 @@ def test_values_outside_a_keys_line_are_refused(key: str, value: object, message
     assert message in str(caught.value)
 
 
+NO_WHOLE, NO_TEXT = "expected a whole number", "expected text"
+NO_FLAG = "expected true or false (or 1 or 0)"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        *(("rank", value, 7) for value in (7, "7", "07", " 7 ")),
+        *(("rank", value, NO_WHOLE) for value in (7.0, "7.0", True, None, [7], "???", b"7", float("nan"))),
+        *(("lr", value, 7.0) for value in (7, 7.0, "7", "7e0")),
+        *(("lr", value, "expected a number") for value in (True, None, [7.0], "${lr}", b"7")),
+        *(("compile", value, True) for value in (True, 1, "1", "true")),
+        *(("compile", value, NO_FLAG) for value in (1.0, "yes", "True", 2, None, [True])),
+        *(("python_name", value, "7") for value in (7, "7")),
+        *(("python_name", value, NO_TEXT) for value in (True, b"7", ["a"], "${", "a${b")),
+        ("python_name", None, ""),
+        ("python_name", "${a}", "${a}"),
+        ("trained_lora_path", "", []),
+        ("trained_lora_path", "a,b", ["a,b"]),
+        ("lora_scales", "", []),
+        ("prompt", "", [""]),
+        ("prompt", None, "expected at least one prompt"),
+        ("skips", [1, True], "expected a list of whole numbers"),
+        ("noise_scales", [float("nan"), "a"], "expected a list of numbers"),
+        ("datasets", ["a/b", True], "expected a list of texts"),
+        ("noise_scales", [2e9], "expected numbers up to 1e+09"),
+        ("lora_scales", [[2e9]], "expected numbers up to 1e+09"),
+        ("alpha", 2e9, "expected numbers up to 1e+09"),
+    ],
+)
+def test_a_value_is_turned_into_its_type_or_refused(key: str, value: object, found: object) -> None:
+    if isinstance(found, str) and found.startswith("expected"):
+        with pytest.raises(ValueError, match="expected") as caught:
+            coerce(key, value)
+        assert str(caught.value) == f"{found}, found {value!r}"
+    else:
+        assert (coerce(key, value), type(coerce(key, value))) == (found, type(found))
+
+
+def test_every_text_that_is_taken_can_be_saved_and_read(tmp_path: Path) -> None:
+    for text in ("${a}", "???", "a: b # c", "\\${a", "é", "null"):
+        config = Config(push_to_hub=coerce("push_to_hub", text))
+        save_config(config, tmp_path / "config.yaml")
+        assert read_config(tmp_path / "config.yaml") == config
+
+
 def test_registries_have_the_names_that_a_config_may_hold() -> None:
     from utils.flow.inversion import TRAINING_FREE
     from utils.flow.inversion_lora import RULES
@@ -94,6 +141,7 @@ USE = """
 from pathlib import Path
 from utils.config.load import load_config
 from utils.config.listing import keys_help, keys_page
+from utils.config.load import read_config, save_config
 from utils.config.schema import depends_on
 from utils.errors import UserError
 

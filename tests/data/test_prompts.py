@@ -63,6 +63,10 @@ def test_slider_prompts(path: Path) -> None:
     first, second = load_slider_prompts(path)
     assert first == SliderPrompt("person", "old person", "young person", "person", "enhance", 2, 128, 1)
     assert (first.eta, second.eta) == (2, -2)
+    assert repr(first) == (  # enters the hash by which trained runs are found again
+        "SliderPrompt(target='person', positive='old person', unconditional='young person', "
+        "neutral='person', action='enhance', guidance_scale=2, resolution=128, batch_size=1)"
+    )
 
 
 def test_attributes_begin_all_four_prompts(path: Path) -> None:
@@ -80,10 +84,10 @@ def test_attributes_begin_all_four_prompts(path: Path) -> None:
         ("  neutral: person\n", "", "found none of neutral"),
         ("neutral:", "nuetral:", "unknown field 'nuetral' (did you mean 'neutral'?)"),
         ("enhance", "enlarge", "action: expected one of enhance, erase, found 'enlarge'"),
-        ("guidance_scale: 2", "guidance_scale: much", "guidance_scale: expected more than 0"),
+        ("guidance_scale: 2", "guidance_scale: much", "guidance_scale: expected a number, found 'much'"),
         ("guidance_scale: 2", "guidance_scale: -2", "guidance_scale: expected more than 0"),
-        ("resolution: 128", "resolution: -16", "resolution: expected 1 to 8192, found -16"),
-        ("batch_size: 1", "batch_size: 1.5", "batch_size: expected a whole number"),
+        ("resolution: 128", "resolution: -16", 'resolution: expected 1 to 8192, or "base", found -16'),
+        ("batch_size: 1", "batch_size: 1.0", "batch_size: expected a whole number"),
         ("batch_size: 1", "batch_size: true", "batch_size: expected a whole number"),
         ("positive: old person", "positive: [old]", "positive: expected a text"),
         ("batch_size: 1", "batch_size: 1\n  attributes: old", "attributes: expected a list of texts"),

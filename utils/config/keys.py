@@ -9,13 +9,17 @@ expected is said in words made of the same line. A group says what depends on it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BeforeValidator, Strict, TypeAdapter, ValidationError
+
+from utils.config.yaml_files import shorten
 
 GREATEST = 1e9
 """Of any number but a seed; what is beyond overflows somewhere."""
@@ -147,7 +151,7 @@ def coerce(owner: type, name: str, value: Any) -> Any:
     try:
         return _adapter(owner, name).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"expected {_expected(own, kind, error)}, found {found!r}") from None
+        raise ValueError(f"expected {_expected(own, kind, error)}, found {shorten(repr(found))}") from None
 
 
 @lru_cache
@@ -171,9 +175,11 @@ def _entry(own: Key, kind: Any) -> Any:
     if own.one_of:
         return Literal[own.one_of]
     if kind is str:
-        text = Annotated[str, pydantic.Field(coerce_numbers_to_str=True), BeforeValidator(_no_flag)]
+        text = Annotated[str, BeforeValidator(_as_text)]
         check = own.check
         return text if check is None else Annotated[text, AfterValidator(lambda value: _held(check, value))]
+    if kind is bool:
+        return Annotated[bool, Strict(), BeforeValidator(_as_flag)]
     if kind not in (int, float):
         return kind
     bounds: dict[str, Any] = {
@@ -181,16 +187,34 @@ def _entry(own: Key, kind: Any) -> Any:
         **({} if "gt" in own.bounds else {"ge": -GREATEST}),
         **own.bounds,
     }
-    if kind is int:
-        return Annotated[int, pydantic.Field(**bounds), BeforeValidator(_no_flag)]
-    return Annotated[float, pydantic.Field(allow_inf_nan=False, **bounds), BeforeValidator(_no_flag)]
+    if kind is float:
+        bounds["allow_inf_nan"] = False
+    return Annotated[kind, Strict(), pydantic.Field(**bounds), BeforeValidator(partial(_as_number, kind))]
 
 
-def _no_flag(value: Any) -> Any:
-    """Refuse what pydantic would let pass: True as 1, 3.0 as a whole number is no harm."""
-    if isinstance(value, bool):
-        raise ValueError("flag")
-    return value
+# Types are strict, so that neither True nor 3.0 is a whole number; what is more than that is turned here.
+
+
+def _as_number(kind: type[int] | type[float], value: Any) -> Any:
+    return kind(value) if isinstance(value, str) else value
+
+
+def _as_flag(value: Any) -> Any:
+    known = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
+    return known.get(value, value) if isinstance(value, int | str) else value
+
+
+def _as_text(value: Any) -> str:
+    """Numbers as they are written; OmegaConf must be able to write and read a text with ${ in it."""
+    if value is None or isinstance(value, bool | bytes | list | dict):
+        raise ValueError("no text")
+    text = str(value)
+    if "${" in text:
+        try:
+            OmegaConf.create([text])
+        except OmegaConfBaseException:
+            raise ValueError("no text") from None
+    return text
 
 
 def _held(check: Callable[[str], bool], value: str) -> str:
@@ -200,7 +224,8 @@ def _held(check: Callable[[str], bool], value: str) -> str:
 
 
 def _as_list(own: Key, kind: Any, value: Any) -> Any:
-    if value is None or (value == "" and own.commas):
+    empty_is_an_entry = own.filled and not own.commas  # as of prompts, where an empty one is a prompt
+    if value is None or (value == "" and not empty_is_an_entry):
         return []
     if isinstance(value, str) and own.commas:
         return [] if not value.strip() else [part.strip() for part in value.split(",")]
@@ -249,10 +274,12 @@ def expected_value(own: Key, kind: Any) -> str:
 
 def _expected(own: Key, kind: Any, error: ValidationError) -> str:
     """What was expected of the value that failed, in words."""
-    kinds: Sequence[Any] = [each["type"] for each in error.errors()]
-    checked = any(str(each.get("ctx", {}).get("error")) == "check" for each in error.errors())
+    contexts = [each.get("ctx", {}) for each in error.errors()]
+    kinds = {each["type"] for each in error.errors() if str(each.get("ctx", {}).get("error")) != "check"}
+    if not kinds <= {*_OUT_OF_BOUNDS, "finite_number"}:
+        return expected_type(kind)
     if "finite_number" in kinds:
         return "finite numbers"
-    if checked or _OUT_OF_BOUNDS.issuperset(kinds):
-        return expected_value(own, kind) or f"numbers up to {GREATEST:g}"
-    return expected_type(kind)
+    if any(context.get("le") == GREATEST or context.get("ge") == -GREATEST for context in contexts):
+        return f"numbers up to {GREATEST:g}"
+    return expected_value(own, kind)
