@@ -4,8 +4,8 @@ python study_script.py --c=study --preset=small
 python study_script.py --c=study datasets=[glasses,age] seeds=2 --dry-run
 
 A plan (config/study.yaml) names methods x datasets x noise_scales x etas x pairs x seeds. What is done is not
-done again; a cell that fails is reported at the end and in the report, and the others go on. key=value changes
-a key of the plan (utils/study/plan.py) or, for all cells, one of a config (docs/keys.md).
+done again; a cell that fails is reported at the end and in the report, the others go on. key=value changes a
+key of the plan (utils/study/plan.py) or, for all cells, one of a config (docs/keys.md).
 """
 
 import argparse
