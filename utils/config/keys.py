@@ -9,13 +9,16 @@ expected is said in words made of the same line. A group says what depends on it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 GREATEST = 1e9
 """Of any number but a seed; what is beyond overflows somewhere."""
@@ -141,7 +144,7 @@ def coerce(owner: type, name: str, value: Any) -> Any:
         return []
     found = value
     if get_origin(kind) is list:
-        value = _as_list(own, kind, value)
+        value = _as_list(own, value)
     elif kind is str and value is None:
         value = ""
     try:
@@ -154,53 +157,78 @@ def coerce(owner: type, name: str, value: Any) -> Any:
 def _adapter(owner: type, name: str) -> TypeAdapter[Any]:
     """What checks a key's value."""
     own, kind = keys_of(owner)[name], kinds_of(owner)[name]
-    entry: Any = get_args(kind)[0] if get_origin(kind) is list else kind
+    if get_origin(kind) is not list:
+        return TypeAdapter(_entry(own, kind))
+    (entry,) = get_args(kind)
     if get_origin(entry) is list:
-        numbers: Any = list[_entry(own, get_args(entry)[0])]  # type: ignore[misc]
-        entry = Annotated[numbers, pydantic.Field(min_length=1)]
-    else:
-        entry = _entry(own, entry)
-    if get_origin(kind) is list:
-        entries: Any = list[entry]
-        entry = Annotated[entries, pydantic.Field(min_length=int(own.filled))]
-    return TypeAdapter(entry)
+        return TypeAdapter(_list_of(_list_of(_entry(own, *get_args(entry)), 1), int(own.filled)))
+    return TypeAdapter(_list_of(_entry(own, entry), int(own.filled)))
+
+
+def _list_of(entry: Any, least: int) -> Any:
+    """A list of at least so many entries; no tuple, which no YAML has."""
+    return Annotated[list[entry], pydantic.Field(strict=True, min_length=least)]
 
 
 def _entry(own: Key, kind: Any) -> Any:
     """The type of a single value, with its bounds; of numbers without any, up to GREATEST."""
     if own.one_of:
         return Literal[own.one_of]
-    if kind is str:
-        text = Annotated[str, pydantic.Field(coerce_numbers_to_str=True), BeforeValidator(_no_flag)]
-        check = own.check
-        return text if check is None else Annotated[text, AfterValidator(lambda value: _held(check, value))]
-    if kind not in (int, float):
+    if kind not in _READERS:
         return kind
-    bounds: dict[str, Any] = {
-        "le": GREATEST,
-        **({} if "gt" in own.bounds else {"ge": -GREATEST}),
-        **own.bounds,
-    }
-    if kind is int:
-        return Annotated[int, pydantic.Field(**bounds), BeforeValidator(_no_flag)]
-    return Annotated[float, pydantic.Field(allow_inf_nan=False, **bounds), BeforeValidator(_no_flag)]
+    limits: dict[str, Any] = {}
+    if kind in (int, float):
+        limits = {"le": GREATEST, **({} if "gt" in own.bounds else {"ge": -GREATEST}), **own.bounds}
+    if kind is float:
+        limits["allow_inf_nan"] = False
+    checks = [] if own.check is None else [AfterValidator(_checked(own.check))]
+    return Annotated[kind, pydantic.Field(strict=True, **limits), BeforeValidator(_READERS[kind]), *checks]
 
 
-def _no_flag(value: Any) -> Any:
-    """Refuse what pydantic would let pass: True as 1, 3.0 as a whole number is no harm."""
-    if isinstance(value, bool):
-        raise ValueError("flag")
+def _checked(check: Callable[[str], bool]) -> Callable[[str], str]:
+    def checked(value: str) -> str:
+        if not check(value):
+            raise PydanticCustomError("check", "")
+        return value
+
+    return checked
+
+
+# Types are strict, since pydantic's leniency takes "yes" as a flag and 16.0 as a whole number; what may be
+# written otherwise is read here. A ValueError is a wrong type.
+
+
+def _flag(value: Any) -> Any:
+    """1 and 0 are flags, and so is the text of a command line."""
+    written = {"true": True, "1": True, "false": False, "0": False}
+    if isinstance(value, str):
+        return written.get(value, value)
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _text(value: Any) -> Any:
+    """A number is the text it is written as; ${ alone is none, as `save_config` could not write it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and "${" in value:
+        try:
+            OmegaConf.create([value])
+        except OmegaConfBaseException as error:
+            raise ValueError(str(error)) from None
     return value
 
 
-def _held(check: Callable[[str], bool], value: str) -> str:
-    if not check(value):
-        raise ValueError("check")
-    return value
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    int: lambda value: int(value) if isinstance(value, str) else value,
+    float: lambda value: float(value) if isinstance(value, str) else value,
+    bool: _flag,
+    str: _text,
+}
 
 
-def _as_list(own: Key, kind: Any, value: Any) -> Any:
-    if value is None or (value == "" and own.commas):
+def _as_list(own: Key, value: Any) -> Any:
+    # where whole texts are wanted and one at least, an empty one is one: an empty prompt is a prompt
+    if value is None or (value == "" and (own.commas or not own.filled)):
         return []
     if isinstance(value, str) and own.commas:
         return [] if not value.strip() else [part.strip() for part in value.split(",")]
@@ -220,9 +248,9 @@ _TYPES: dict[Any, str] = {
     list[list[float]]: "a list of lists of numbers",
 }
 _ENTRIES: dict[Any, str] = {int: "whole number", float: "number", str: "entry", list[float]: "number"}
-_OUT_OF_BOUNDS = {
-    *("greater_than", "greater_than_equal", "less_than_equal", "too_short", "literal_error"),
-}
+_BOUNDS = {"ge": "greater_than_equal", "gt": "greater_than", "le": "less_than_equal"}
+_BEYOND_TYPE = {*_BOUNDS.values(), "finite_number", "too_short", "literal_error", "check"}
+"""pydantic's errors of values that have the right type."""
 
 
 def expected_type(kind: Any) -> str:
@@ -247,12 +275,22 @@ def expected_value(own: Key, kind: Any) -> str:
     return f"more than {above:g}" if above is not None else "" if least is None else f"{least:g} or more"
 
 
+def takes(own: Key, kind: Any) -> str:
+    """What a key takes, in words: its type, and what it must be beyond."""
+    beyond = expected_value(own, kind)
+    if own.one_of or own.expected:
+        return beyond
+    return ", ".join(filter(None, (expected_type(kind), beyond)))
+
+
 def _expected(own: Key, kind: Any, error: ValidationError) -> str:
     """What was expected of the value that failed, in words."""
-    kinds: Sequence[Any] = [each["type"] for each in error.errors()]
-    checked = any(str(each.get("ctx", {}).get("error")) == "check" for each in error.errors())
-    if "finite_number" in kinds:
+    found = {each["type"] for each in error.errors()}
+    if not found <= _BEYOND_TYPE:
+        return expected_type(kind)
+    if "finite_number" in found:
         return "finite numbers"
-    if checked or _OUT_OF_BOUNDS.issuperset(kinds):
-        return expected_value(own, kind) or f"numbers up to {GREATEST:g}"
-    return expected_type(kind)
+    own_bounds = {_BOUNDS[name] for name in own.bounds}
+    if found & {*_BOUNDS.values()} - own_bounds:
+        return f"numbers up to {GREATEST:g}"
+    return expected_value(own, kind)

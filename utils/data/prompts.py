@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.config.keys import Group, coerce, expected_value, key, keys_of
+from utils.config.keys import Group, coerce, key, keys_of, kinds_of, takes
 from utils.config.yaml_files import load_yaml, shorten
 from utils.errors import UserError, nearest
 
@@ -24,7 +24,7 @@ class SliderPrompt:
     neutral: str = key(PROMPTS, ..., "where the guidance starts from, as a rule the target itself")
     action: str = key(PROMPTS, ..., "what becomes of positive", one_of=("enhance", "erase"))
     guidance_scale: float = key(PROMPTS, ..., "eta, along positive - unconditional; the same in all entries of a file", gt=0)
-    resolution: int = key(PROMPTS, ..., "pixels a side; 0, in the file base, is the base model's", ge=1, le=8192)
+    resolution: int = key(PROMPTS, ..., "pixels a side; 0, in the file base, is the base model's", ge=1, le=8192, expected='1 to 8192, or "base"')
     batch_size: int = key(PROMPTS, ..., "images a step", ge=1, le=4096)
     # fmt: on
 
@@ -119,5 +119,6 @@ def _check(name: str, value: Any) -> None:
         raise ValueError(f"expected a text, found {found}")
     elif (name, value) != ("resolution", BASE):
         if isinstance(value, str) and name not in (*_PROMPTS, "action"):  # nor is a number written as text
-            raise ValueError(f"expected {expected_value(keys_of(SliderPrompt)[name], None)}, found {found}")
+            wanted = takes(keys_of(SliderPrompt)[name], kinds_of(SliderPrompt)[name])
+            raise ValueError(f"expected {wanted}, found {found}")
         coerce(SliderPrompt, name, value)
