@@ -246,6 +246,7 @@ _TYPES: dict[Any, str] = {
     list[float]: "a list of numbers",
     list[str]: "a list of texts",
     list[list[float]]: "a list of lists of numbers",
+    dict[str, dict[str, Any]]: "a mapping of mappings",
 }
 _ENTRIES: dict[Any, str] = {int: "whole number", float: "number", str: "entry", list[float]: "number"}
 _BOUNDS = {"ge": "greater_than_equal", "gt": "greater_than", "le": "less_than_equal"}
@@ -255,7 +256,7 @@ _BEYOND_TYPE = {*_BOUNDS.values(), "finite_number", "too_short", "literal_error"
 
 def expected_type(kind: Any) -> str:
     """What type a key takes, in words."""
-    return _TYPES.get(kind, "a mapping")
+    return _TYPES.get(kind, "a mapping of names")
 
 
 def expected_value(own: Key, kind: Any) -> str:
