@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.config.schema import Config
+from utils.config.schema import Config, choices
 from utils.data.pairs import ImagePair
 from utils.errors import UserError
 from utils.generation.gallery_reader import ImageSeries
 from utils.measure.encoders import ENCODERS, Unavailable
 from utils.measure.judges import (
+    JUDGES_TOOLS,
     ClipJudge,
     Probe,
     ProbeJudge,
@@ -307,6 +308,7 @@ def test_pairs_that_do_not_differ_have_no_unit():
 
 
 def test_the_studys_judge():
+    assert {*JUDGES_TOOLS} == {*choices("judge")}
     judge = build_judge(Config(judge="probe"), LACKING, PAIRS, PROBE)
     assert isinstance(judge, ProbeJudge)
     assert judge_lacks(Config(judge="probe"), LACKING) is None

@@ -73,7 +73,8 @@ def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:
     ("override", "message"),
     [
         ("methods=train_imag", "expected methods out of train_image, train_image_fm, slider_text, found"),
-        ("noise_scales={fm: [1]}", "expected methods out of"),
+        ("noise_scales={1: [1]}", "expected methods out of"),
+        ("method_settings={train_image: 3}", "method_settings: expected a mapping of mappings, found"),
         ("seeds=0", "plan.yaml: seeds: expected 1 or more, found 0"),
         ("scales=1,2", "scales: expected scales with 0 and some above"),
         ("scales=-1,0", "scales: expected scales with 0 and some above"),
@@ -83,7 +84,7 @@ def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:
         ("method_settings={train_image: {quantization: nf4}}", "expected no quantization, which all cells"),
         ("noise_scales={slider_text: [1]}", "found slider_text, which knows none"),
         ("identites=4", "unknown key 'identites' (did you mean 'identities'?)"),
-        ("noise_scales=3", "noise_scales: expected a mapping, found 3"),
+        ("noise_scales=3", "noise_scales: expected a mapping of names, found 3"),
         ("datasets=", "datasets: expected at least one entry"),
         ("rnak=3", "unknown key 'rnak' (did you mean 'rank'?)"),
         ("rank=x", "settings: rank: expected a whole number"),

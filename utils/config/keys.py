@@ -17,9 +17,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pydantic
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BeforeValidator, Strict, TypeAdapter, ValidationError
-
-from utils.config.yaml_files import shorten
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 GREATEST = 1e9
 """Of any number but a seed; what is beyond overflows somewhere."""
@@ -145,7 +144,7 @@ def coerce(owner: type, name: str, value: Any) -> Any:
         return []
     found = value
     if get_origin(kind) is list:
-        value = _as_list(own, kind, value)
+        value = _as_list(own, value)
     elif kind is str and value is None:
         value = ""
     try:
@@ -158,74 +157,78 @@ def coerce(owner: type, name: str, value: Any) -> Any:
 def _adapter(owner: type, name: str) -> TypeAdapter[Any]:
     """What checks a key's value."""
     own, kind = keys_of(owner)[name], kinds_of(owner)[name]
-    entry: Any = get_args(kind)[0] if get_origin(kind) is list else kind
+    if get_origin(kind) is not list:
+        return TypeAdapter(_entry(own, kind))
+    (entry,) = get_args(kind)
     if get_origin(entry) is list:
-        numbers: Any = list[_entry(own, get_args(entry)[0])]  # type: ignore[misc]
-        entry = Annotated[numbers, pydantic.Field(min_length=1)]
-    else:
-        entry = _entry(own, entry)
-    if get_origin(kind) is list:
-        entries: Any = list[entry]
-        entry = Annotated[entries, pydantic.Field(min_length=int(own.filled))]
-    return TypeAdapter(entry)
+        return TypeAdapter(_list_of(_list_of(_entry(own, *get_args(entry)), 1), int(own.filled)))
+    return TypeAdapter(_list_of(_entry(own, entry), int(own.filled)))
+
+
+def _list_of(entry: Any, least: int) -> Any:
+    """A list of at least so many entries; no tuple, which no YAML has."""
+    return Annotated[list[entry], pydantic.Field(strict=True, min_length=least)]
 
 
 def _entry(own: Key, kind: Any) -> Any:
     """The type of a single value, with its bounds; of numbers without any, up to GREATEST."""
     if own.one_of:
         return Literal[own.one_of]
-    if kind is str:
-        text = Annotated[str, BeforeValidator(_as_text)]
-        check = own.check
-        return text if check is None else Annotated[text, AfterValidator(lambda value: _held(check, value))]
-    if kind is bool:
-        return Annotated[bool, Strict(), BeforeValidator(_as_flag)]
-    if kind not in (int, float):
+    if kind not in _READERS:
         return kind
-    bounds: dict[str, Any] = {
-        "le": GREATEST,
-        **({} if "gt" in own.bounds else {"ge": -GREATEST}),
-        **own.bounds,
-    }
+    limits: dict[str, Any] = {}
+    if kind in (int, float):
+        limits = {"le": GREATEST, **({} if "gt" in own.bounds else {"ge": -GREATEST}), **own.bounds}
     if kind is float:
-        bounds["allow_inf_nan"] = False
-    return Annotated[kind, Strict(), pydantic.Field(**bounds), BeforeValidator(partial(_as_number, kind))]
+        limits["allow_inf_nan"] = False
+    checks = [] if own.check is None else [AfterValidator(_checked(own.check))]
+    return Annotated[kind, pydantic.Field(strict=True, **limits), BeforeValidator(_READERS[kind]), *checks]
 
 
-# Types are strict, so that neither True nor 3.0 is a whole number; what is more than that is turned here.
+def _checked(check: Callable[[str], bool]) -> Callable[[str], str]:
+    def checked(value: str) -> str:
+        if not check(value):
+            raise PydanticCustomError("check", "")
+        return value
+
+    return checked
 
 
-def _as_number(kind: type[int] | type[float], value: Any) -> Any:
-    return kind(value) if isinstance(value, str) else value
+# Types are strict, since pydantic's leniency takes "yes" as a flag and 16.0 as a whole number; what may be
+# written otherwise is read here. A ValueError is a wrong type.
 
 
-def _as_flag(value: Any) -> Any:
-    known = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
-    return known.get(value, value) if isinstance(value, int | str) else value
+def _flag(value: Any) -> Any:
+    """1 and 0 are flags, and so is the text of a command line."""
+    written = {"true": True, "1": True, "false": False, "0": False}
+    if isinstance(value, str):
+        return written.get(value, value)
+    return bool(value) if type(value) is int and value in (0, 1) else value
 
 
-def _as_text(value: Any) -> str:
-    """Numbers as they are written; OmegaConf must be able to write and read a text with ${ in it."""
-    if value is None or isinstance(value, bool | bytes | list | dict):
-        raise ValueError("no text")
-    text = str(value)
-    if "${" in text:
+def _text(value: Any) -> Any:
+    """A number is the text it is written as; ${ alone is none, as `save_config` could not write it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and "${" in value:
         try:
-            OmegaConf.create([text])
-        except OmegaConfBaseException:
-            raise ValueError("no text") from None
-    return text
-
-
-def _held(check: Callable[[str], bool], value: str) -> str:
-    if not check(value):
-        raise ValueError("check")
+            OmegaConf.create([value])
+        except OmegaConfBaseException as error:
+            raise ValueError(str(error)) from None
     return value
 
 
-def _as_list(own: Key, kind: Any, value: Any) -> Any:
-    empty_is_an_entry = own.filled and not own.commas  # as of prompts, where an empty one is a prompt
-    if value is None or (value == "" and not empty_is_an_entry):
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    int: lambda value: int(value) if isinstance(value, str) else value,
+    float: lambda value: float(value) if isinstance(value, str) else value,
+    bool: _flag,
+    str: _text,
+}
+
+
+def _as_list(own: Key, value: Any) -> Any:
+    # where whole texts are wanted and one at least, an empty one is one: an empty prompt is a prompt
+    if value is None or (value == "" and (own.commas or not own.filled)):
         return []
     if isinstance(value, str) and own.commas:
         return [] if not value.strip() else [part.strip() for part in value.split(",")]
@@ -243,16 +246,17 @@ _TYPES: dict[Any, str] = {
     list[float]: "a list of numbers",
     list[str]: "a list of texts",
     list[list[float]]: "a list of lists of numbers",
+    dict[str, dict[str, Any]]: "a mapping of mappings",
 }
 _ENTRIES: dict[Any, str] = {int: "whole number", float: "number", str: "entry", list[float]: "number"}
-_OUT_OF_BOUNDS = {
-    *("greater_than", "greater_than_equal", "less_than_equal", "too_short", "literal_error"),
-}
+_BOUNDS = {"ge": "greater_than_equal", "gt": "greater_than", "le": "less_than_equal"}
+_BEYOND_TYPE = {*_BOUNDS.values(), "finite_number", "too_short", "literal_error", "check"}
+"""pydantic's errors of values that have the right type."""
 
 
 def expected_type(kind: Any) -> str:
     """What type a key takes, in words."""
-    return _TYPES.get(kind, "a mapping")
+    return _TYPES.get(kind, "a mapping of names")
 
 
 def expected_value(own: Key, kind: Any) -> str:
@@ -272,14 +276,22 @@ def expected_value(own: Key, kind: Any) -> str:
     return f"more than {above:g}" if above is not None else "" if least is None else f"{least:g} or more"
 
 
+def takes(own: Key, kind: Any) -> str:
+    """What a key takes, in words: its type, and what it must be beyond."""
+    beyond = expected_value(own, kind)
+    if own.one_of or own.expected:
+        return beyond
+    return ", ".join(filter(None, (expected_type(kind), beyond)))
+
+
 def _expected(own: Key, kind: Any, error: ValidationError) -> str:
     """What was expected of the value that failed, in words."""
-    contexts = [each.get("ctx", {}) for each in error.errors()]
-    kinds = {each["type"] for each in error.errors() if str(each.get("ctx", {}).get("error")) != "check"}
-    if not kinds <= {*_OUT_OF_BOUNDS, "finite_number"}:
+    found = {each["type"] for each in error.errors()}
+    if not found <= _BEYOND_TYPE:
         return expected_type(kind)
-    if "finite_number" in kinds:
+    if "finite_number" in found:
         return "finite numbers"
-    if any(context.get("le") == GREATEST or context.get("ge") == -GREATEST for context in contexts):
+    own_bounds = {_BOUNDS[name] for name in own.bounds}
+    if found & {*_BOUNDS.values()} - own_bounds:
         return f"numbers up to {GREATEST:g}"
     return expected_value(own, kind)

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import fields
 from typing import Any
 
-from utils.config.keys import default_of, expected_type, expected_value, keys_of, kinds_of
+from utils.config.keys import default_of, keys_of, kinds_of, takes
 from utils.config.schema import Config, groups
 
 _HEAD = """# Keys
@@ -20,12 +20,12 @@ _WIDTH = 110
 
 def keys_page() -> str:
     """docs/keys.md."""
-    defaults, kinds = _defaults(), kinds_of(Config)
+    defaults, kinds, keys = _defaults(), kinds_of(Config), keys_of(Config)
     parts = [_HEAD]
     for group, names in groups().items():
         trains = "a LoRA depends on them" if group.trains else "no LoRA depends on them"
         rows = [
-            f"| `{name}` | `{defaults[name]}` | {_takes(name, kinds[name])} | {keys_of(Config)[name].about} |"
+            f"| `{name}` | `{defaults[name]}` | {takes(keys[name], kinds[name])} | {keys[name].about} |"
             for name in names
         ]
         heading = f"## {group.name.capitalize()}\n\n{group.about[0].upper()}{group.about[1:]}; {trains}."
@@ -45,14 +45,6 @@ def keys_help() -> str:
             text = f"{name}={defaults[name]}  {own.about}{of}"
             lines += textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
     return "\n".join(lines)
-
-
-def _takes(name: str, kind: Any) -> str:
-    """What a key takes: its type, and what it must be beyond."""
-    own = keys_of(Config)[name]
-    beyond = expected_value(own, kind)
-    said = beyond if own.one_of or own.expected else ", ".join(filter(None, (expected_type(kind), beyond)))
-    return said or expected_type(kind)
 
 
 def _defaults() -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.config.keys import Group, coerce, expected_type, key, keys_of, kinds_of
+from utils.config.keys import Group, coerce, key, keys_of, kinds_of, takes
 from utils.config.yaml_files import load_yaml, shorten
 from utils.errors import UserError, nearest
 
@@ -119,6 +119,6 @@ def _check(name: str, value: Any) -> None:
         raise ValueError(f"expected a text, found {found}")
     elif (name, value) != ("resolution", BASE):
         if isinstance(value, str) and name not in (*_PROMPTS, "action"):  # nor is a number written as text
-            own, kind = keys_of(SliderPrompt)[name], kinds_of(SliderPrompt)[name]
-            raise ValueError(f"expected {own.expected or expected_type(kind)}, found {found}")
+            wanted = takes(keys_of(SliderPrompt)[name], kinds_of(SliderPrompt)[name])
+            raise ValueError(f"expected {wanted}, found {found}")
         coerce(SliderPrompt, name, value)

@@ -87,7 +87,8 @@ def made_with(cell: Cell, plan: Plan, inputs: str) -> dict[str, Any]:
 
 
 def _that_matter(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key in depends_on("measured")}
+    measured = depends_on("measured")
+    return {key: value for key, value in config.items() if key in measured}
 
 
 def done(cell: Cell, plan: Plan) -> bool:

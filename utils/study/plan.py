@@ -193,7 +193,7 @@ def _typed(values: Mapping[str, Any], path: Path) -> tuple[Plan | None, list[str
 def _value(name: str, value: Any) -> Any:
     """A key's value out of a YAML's; raises ValueError for what is wrong with it."""
     if isinstance(value, dict) and name in ("noise_scales", "etas"):
-        return {method: coerce("noise_scales", numbers) for method, numbers in value.items()}
+        return {str(method): coerce("noise_scales", numbers) for method, numbers in value.items()}
     value = coerce_key(Plan, name, value)
     if name == "scales" and (0 not in value or max(value) <= 0):
         raise ValueError(f"expected {_WITH_ZERO}, found {value}")

@@ -75,8 +75,9 @@ def difference(run: Run, inputs: str) -> str:
         there, wanted = asdict(read_config(run.config_path)), asdict(run.config)
     except UserError as error:
         return f"its config is of another version ({error})"
-    for key in wanted:
-        if key in depends_on("trains") and there[key] != wanted[key]:
+    trains = depends_on("trains")
+    for key in wanted:  # in the keys' order, for the same words every time
+        if key in trains and there[key] != wanted[key]:
             return f"trained with {key} {there[key]}, now {wanted[key]}"
     found = run.inputs_path.read_text(encoding="utf-8").strip() if run.inputs_path.is_file() else ""
     return "" if found == inputs else "trained on other images or prompts"
