@@ -138,7 +138,6 @@ USE = """
 from pathlib import Path
 from utils.config.load import load_config
 from utils.config.listing import keys_help, keys_page
-from utils.config.load import read_config, save_config
 from utils.config.schema import depends_on
 from utils.errors import UserError
 

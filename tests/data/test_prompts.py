@@ -63,10 +63,6 @@ def test_slider_prompts(path: Path) -> None:
     first, second = load_slider_prompts(path)
     assert first == SliderPrompt("person", "old person", "young person", "person", "enhance", 2, 128, 1)
     assert (first.eta, second.eta) == (2, -2)
-    assert repr(first) == (  # enters the hash by which trained runs are found again
-        "SliderPrompt(target='person', positive='old person', unconditional='young person', "
-        "neutral='person', action='enhance', guidance_scale=2, resolution=128, batch_size=1)"
-    )
 
 
 def test_attributes_begin_all_four_prompts(path: Path) -> None:

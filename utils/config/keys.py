@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
@@ -150,7 +150,7 @@ def coerce(owner: type, name: str, value: Any) -> Any:
     try:
         return _adapter(owner, name).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"expected {_expected(own, kind, error)}, found {shorten(repr(found))}") from None
+        raise ValueError(f"expected {_expected(own, kind, error)}, found {found!r}") from None
 
 
 @lru_cache
