@@ -13,15 +13,8 @@ from torch import Tensor
 from utils.records import Record
 from utils.study.cells import CellResult
 from utils.study.plan import Plan
-from utils.study.tables import (
-    Pool,
-    cost_table,
-    damage_table,
-    measure_table,
-    percent,
-    pool_methods,
-    slider_table,
-)
+from utils.study.pools import Pool, pool_methods
+from utils.study.tables import cost_table, damage_table, measure_table, percent, slider_table
 
 STRENGTHS = [0.25, 0.5, 0.75, 1.0]
 LACKING = "clip: not available: no weights; to have it: set the key clip_weights"

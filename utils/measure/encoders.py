@@ -1,8 +1,7 @@
 """The outside networks that measurements need: CLIP, DINOv2, ArcFace and LPIPS, or why one is missing.
 
-`load` gives a network by its folder, file or hub id, frozen and in eval mode, or an `Unavailable` that says
-why not and how to have it; nothing else is ever put in its place. Images are (B, 3, H, W), floats in [-1, 1],
-on any device, and ValueError is raised for others; embeddings are (B, D), float32 on the CPU, of norm 1.
+`load` gives a network, frozen, or an `Unavailable` that says why not. Images are (B, 3, H, W), floats in
+[-1, 1], ValueError is raised for others; embeddings are (B, D), float32 on the CPU, of norm 1.
 """
 
 import logging
@@ -29,8 +28,7 @@ logger = logging.getLogger(__name__)
 # what missing and unfit files are met with, by transformers, safetensors, torch and the classes below
 _NOT_THERE = (OSError, ImportError)
 _UNFIT = (ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError)
-_BATCH = 16  # images a forward pass
-_BACKBONES = {"alex": "alexnet", "vgg": "vgg16"}  # torchvision's names
+_BATCH, _BACKBONES = 16, {"alex": "alexnet", "vgg": "vgg16"}  # images a forward pass; torchvision's names
 
 
 @dataclass(frozen=True)
@@ -188,8 +186,8 @@ ENCODERS: dict[str, tuple[Callable[[str, torch.device], Encoder], str]] = {
 def load(name: str, source: str, device: torch.device) -> Encoder | Unavailable:
     """Network `name` with weights from `source` ("" = none), or why not; UserError if not in ENCODERS."""
     if name not in ENCODERS:
-        known = ", ".join(ENCODERS)
-        raise UserError(f"encoder: expected one of {known}, found '{name}'{nearest(name, ENCODERS)}")
+        listed = f"one of {', '.join(ENCODERS)}, found '{name}'{nearest(name, ENCODERS)}"
+        raise UserError(f"encoder: expected {listed}")
     encoder, setting = ENCODERS[name]
     remedy = f"set {name}_weights to {setting}"
     if not source:
@@ -243,8 +241,7 @@ class _Preprocess:
 
 
 def _resized(images: Tensor, shorter: int, mode: str) -> Tensor:
-    sides = images.shape[-2:]
-    size = [shorter * side // min(sides) for side in sides]  # rounded down, as torchvision does
+    size = [shorter * side // min(images.shape[-2:]) for side in images.shape[-2:]]  # down, as torchvision
     return interpolate(images, size, mode=mode, antialias=True)
 
 

@@ -16,16 +16,8 @@ from utils.report.page import Block, Section, Table, Text, write_report
 from utils.report.tables import Numbers, latex_table, markdown_table
 from utils.study.cells import CellResult, identity_seeds
 from utils.study.plan import Plan
-from utils.study.tables import (
-    NOT_REACHED,
-    Pool,
-    cost_table,
-    damage_table,
-    measure_table,
-    percent,
-    pool_methods,
-    slider_table,
-)
+from utils.study.pools import Pool, pool_methods
+from utils.study.tables import NOT_REACHED, cost_table, damage_table, measure_table, percent, slider_table
 
 MOST_BANDS = 4
 """Methods of a plot whose intervals are drawn; more than these hide each other."""
@@ -43,11 +35,10 @@ def write_study(
     judge: str,
     folder_of: Callable[[CellResult], Path],
 ) -> Path:
-    """Write report.html, table.md, table.tex, results.csv, curves.png and curves.svg.
+    """Write report.html, whose path it returns, table.md, table.tex, results.csv, curves.png and curves.svg.
 
-    Of several datasets, each has its own table and its own curves_DATASET.png and .svg besides.
-
-    The same results give the same files.
+    Of several datasets, each has its own table and its own curves_DATASET.png and .svg besides. The same
+    results give the same files.
 
     Args:
         results: at least one measured cell; methods are shown in order of first appearance.
@@ -57,9 +48,6 @@ def write_study(
         command: the command line that made the results, to be stated in the files.
         judge: in DAMAGE and LIMITS of utils/measure/judges.py, what its damage is, and how much is too much.
         folder_of: a cell's own folder, with images/SEED/skipN_scaleX.png of its shown identities.
-
-    Returns:
-        The path of report.html.
 
     Raises:
         ValueError: results that don't go together, see `pool_methods`.
@@ -77,16 +65,13 @@ def write_study(
     plots = {name: _curves(some, damage_name, name) for name, some in pools.items()}
     explanation, caption = _explanation(damage_name), f"Damage ({damage_name}) at matched strength."
 
+    # the files, then the page of the same tables and plots
     folder.mkdir(parents=True, exist_ok=True)
     _write_markdown(tables, explanation, folder / "table.md", command)
     _write_latex(tables, folder / "table.tex", command, damage_name)
     header, *rows = scale_rows(results)
     pd.DataFrame(rows, columns=header).to_csv(folder / "results.csv", index=False)
-    for name, plot in plots.items():
-        stem = "curves" if name == of_all else f"curves_{name}"
-        save_plot(plot, folder / f"{stem}.png")
-        save_plot(plot, folder / f"{stem}.svg")
-
+    _save_plots(plots, of_all, folder)
     sections = [
         Section(of_all, [Text(explanation), *_blocks(tables[of_all], caption), plots[of_all]]),
         *(Section(name, [*_blocks(tables[name], caption), plots[name]]) for name in each),
@@ -100,6 +85,13 @@ def write_study(
     introduction = _introduction(results, failed, plan, damage_name)
     write_report(folder / "report.html", "Methods compared", command, sections, introduction)
     return folder / "report.html"
+
+
+def _save_plots(plots: Mapping[str, Plot], of_all: str, folder: Path) -> None:
+    for name, plot in plots.items():
+        stem = "curves" if name == of_all else f"curves_{name}"
+        save_plot(plot, folder / f"{stem}.png")
+        save_plot(plot, folder / f"{stem}.svg")
 
 
 def _further_sections(everything: Sequence[Pool], limit: float) -> list[Section]:

@@ -42,9 +42,11 @@ from utils.training.previews import sample_grid
 from utils.training.sources import Source
 
 Drawn = TypeVar("Drawn")
+Embeds = Mapping[str, PromptEmbeds]
+"""Of prompts, by their text."""
 
 
-def train_run(run: Run, base: Base, source: Source, embeds: Mapping[str, PromptEmbeds]) -> None:
+def train_run(run: Run, base: Base, source: Source, embeds: Embeds) -> None:
     """Train one run by its method, on what it learns from; see `train`.
 
     Args:
@@ -58,13 +60,7 @@ def train_run(run: Run, base: Base, source: Source, embeds: Mapping[str, PromptE
     train(run, base, source.batches(base, embeds, config), objective, embeds)
 
 
-def train(
-    run: Run,
-    base: Base,
-    batches: Batches[Drawn],
-    objective: Objective[Drawn],
-    embeds: Mapping[str, PromptEmbeds],
-) -> None:
+def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Drawn], embeds: Embeds) -> None:
     """Train one run's adapters and save the result; the base model is left as it was found.
 
     Written to run.folder: config.yaml, losses.jsonl, record.json, README.md (a model card), tensorboard/,
