@@ -98,9 +98,12 @@ def fit(model: Trained, losses: LossFn, schedule: Schedule, checkpoint: Path, se
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema_decay))
     optimizers = optimizers_for(model, schedule)
     state = {"model": model, "average": averaged, **{f"optimizer{i}": o for i, o in enumerate(optimizers)}}
+
+    # From where it was; the schedule moves the learning rates that the optimizers were made with.
     lrs = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     first = _resume(state, checkpoint)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
     bar = tqdm(
         range(first, schedule.steps), initial=first, total=schedule.steps, desc=checkpoint.stem, mininterval=2
     )
@@ -108,6 +111,7 @@ def fit(model: Trained, losses: LossFn, schedule: Schedule, checkpoint: Path, se
     saved = time.monotonic()
     smooth: dict[str, float] = {}
     for step in bar:
+        # A step along the gradients of the sum.
         for group, lr in zip(groups, lrs, strict=True):
             group["lr"] = lr * schedule.factor(step)
         named = losses(step, step_generator(seed, step))
@@ -119,9 +123,12 @@ def fit(model: Trained, losses: LossFn, schedule: Schedule, checkpoint: Path, se
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)
+
         # A short average at first, so that the start is forgotten.
         averaged.multi_avg_fn = get_ema_multi_avg_fn(min(schedule.ema_decay, (step + 1) / (step + 10)))
         averaged.update_parameters(model)
+
+        # What there is to see, and the state.
         for name, value in named.items():
             smooth[name] = 0.98 * smooth.get(name, value.item()) + 0.02 * value.item()
         bar.set_postfix({name: f"{value:.4f}" for name, value in smooth.items()}, refresh=False)

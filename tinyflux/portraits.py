@@ -74,6 +74,8 @@ def measure_inversion(
     people = portrait_people(portraits)
     before = render(people) * 2 - 1
     photos = [Photo(to_images(pixels[None])[0], pixels) for pixels in before]
+
+    # A LoRA for each portrait, where the inversion is one.
     training = 0.0
     if inversion == "lora":
         for run, photo in zip(runs, photos, strict=True):
@@ -83,6 +85,8 @@ def measure_inversion(
                 if todo:
                     train_run(resuming, base, source, embeds)
             training += read_record(run.record_path).seconds
+
+    # Every edit on every portrait.
     measured = []
     for number, (name, path) in enumerate(edits.items()):
         sweeps, started = [], time.perf_counter()
@@ -92,11 +96,15 @@ def measure_inversion(
                     if inversion == "lora":
                         loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
                     sweeps.append(edit_photo(run, base, photo, index, embeds[run.prompt]))
+
+        # Against the truth, which the world renders.
         sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)
         truth = render(with_edit(people, name)) * 2 - 1
         seconds = training / portraits, sweep_seconds
         label = f"lora, {config.inversion_rule}" if inversion == "lora" else inversion
         rows = _rows(label, name, config, sweeps, before, truth, seconds)
+
+        # One portrait of each edit is kept to be looked at.
         shown = number % portraits
         by_scale = sweeps[shown][config.skips[0]]
         pixels = [before[shown], *(by_scale[scale][0] for scale in config.scales), truth[shown]]

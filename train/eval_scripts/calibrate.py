@@ -87,10 +87,14 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     base, embeds = load_base(Experiment(config, model_path), prompts)
     judge = build_judge(config, load_tools(config, base.device, JUDGES_TOOLS[config.judge]), pairs, probe)
+
+    # Images over the scales.
     scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
     with applied_lora(base.transformer, lora, other_base=config.other_base):
         of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
         images = sweep_images(base, of_seeds, seeds, [skip], scales, config)[skip]
+
+    # How far they get, and where they break.
     strength = torch.stack([judge.strength(images[0.0], images[scale]) for scale in scales], dim=1)
     damage = torch.stack([judge.damage(images[0.0], images[scale]).mean() for scale in scales])
     limit = LIMITS[config.judge] if limit is None else limit

@@ -89,6 +89,8 @@ def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float
     judge = build_judge(config, subject.tools, subject.pairs, subject.probe)
     before, scales = series.images[0.0], torch.tensor(series.scales)
     strength = torch.stack([judge.strength(before, after) for after in series.images.values()], dim=1)
+
+    # In order, even, far.
     spearman, pearson = correlations(scales, strength)
     values: dict[str, Any] = dict.fromkeys(MEASURES)
     values |= {"Spearman": spearman, "Pearson": pearson}
@@ -99,6 +101,8 @@ def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float
         scores = free_sliders(strength, torch.stack(others, dim=1))
         parts = (scores.conceptual_range, scores.smoothness, scores.preservation, scores.overall)
         values |= dict(zip(("CR", "CSM", "SP", "OS"), parts, strict=True))
+
+    # Over which scales it can be used.
     up = scales >= 0
     if up.sum() < 2:  # a slider that only goes down from 0
         return values

@@ -132,6 +132,8 @@ def _build(
     """Lay the layers over each other, check every key, and raise all faults together."""
     origin: dict[str, str] = {}
     given: dict[str, Any] = {}
+
+    # Each layer over the one before.
     for where, layer in layers.items():
         for key, value in layer.items():
             if key in KEYS:
@@ -139,12 +141,16 @@ def _build(
             else:
                 close = nearest(key, KEYS) or " (the keys: docs/keys.md)"
                 faults.append(f"{where}: unknown key {key!r}{close}")
+
+    # Every value by its key's line.
     values = {}
     for key, value in given.items():
         try:
             values[key] = coerce(key, value)
         except ValueError as error:
             faults.append(f"{origin[key]}: {key}: {error}")
+
+    # What keys say together, and what only the caller knows.
     if "num_inference_steps" in values:
         values.setdefault("end_step", values["num_inference_steps"] - 1)
     config = Config(**values)

@@ -50,6 +50,7 @@ def write_images(
     scales = run.slider_scales
     total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, scales)
     prompt_of = dict(zip(seeds, prompts, strict=True))
+
     grids = []
     made = len(seeds) * len(config.skips) * len(scales)
     with (
@@ -100,6 +101,8 @@ def write_seed(
             image.save(run.image_path(seed, skip, scale))
             each = scale if isinstance(scale, tuple) else (scale,)
             rows.setdefault((skip, each[1:]), {})[each[0]] = image
+
+    # A grid of all, a column a scale.
     config, names = run.config, [_short(path) for path in loras]
     grid = Grid(
         rows=[list(row.values()) for row in rows.values()],
@@ -114,6 +117,8 @@ def write_seed(
     )
     tile = min(max(config.resolution, 256), 512)
     draw_grid(grid, tile).save(run.grid_path(seed))
+
+    # The slider moving, a GIF a row.
     for (skip, others), row in rows.items():
         if config.save_gif and len(row) > 1:
             save_gif([row[scale] for scale in sorted(row)], run.gif_path(seed, skip, others))

@@ -129,6 +129,7 @@ def sweep_batches(
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]
         part = slice(first, first + batch_size)
+
         latents = sweep_skips(
             velocity_for(_model(base, embeds.of_images(part), config), names),
             initial_noise(batch, shape).to(base.device),

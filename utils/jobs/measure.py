@@ -154,6 +154,8 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
+
+    # A record of each row for the files, a cell of it for the table.
     cells: dict[tuple[str, str], dict[str, str]] = {}
     records: list[dict[str, Any]] = []
     for row in rows:
@@ -172,9 +174,12 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
                 cell, record["low"], record["high"] = f"{interval:.3f}", interval.low, interval.high
         cells.setdefault((row.run, scale), {})[row.measure] = cell
         records.append(record)
+
+    # The files are written whatever is missing.
     write_records(records, path, COLUMNS, command=command)
     if require and absent:
         raise UserError("; ".join(absent))
+
     measures = list(dict.fromkeys(row.measure for row in rows))
     table = markdown_table(
         ["run", "scale", *measures],

@@ -63,6 +63,8 @@ def fuse(parts: Sequence[LinearLora | None], shares: Sequence[int]) -> tuple[Lin
     if sizes != {(hidden, max(sizes)[1])}:
         shapes = ", ".join(str(part.shape) for part in present)
         raise Misfit([f"parts of shapes {shapes} (out, in), whose outputs are to be as {shares}"])
+
+    # One factor and one dtype for all.
     common = _common_scale([part.scale for part in present])
     dtype = present[0].weight_a.dtype
     for weight in (weight for part in present for weight in (part.weight_a, part.weight_b)):
@@ -71,6 +73,8 @@ def fuse(parts: Sequence[LinearLora | None], shares: Sequence[int]) -> tuple[Lin
         dtype = torch.promote_types(dtype, torch.float32)  # float16 might overflow under the ratio
     first = present[0]
     shared = all(part.scale == common and torch.equal(part.weight_a, first.weight_a) for part in present)
+
+    # Where each part's rows of A and block of B go.
     blocks: list[tuple[int, int, Tensor]] = []  # row, column, values
     a_rows: list[Tensor] = [first.weight_a] if shared else []
     places: list[Place | None] = []
@@ -87,6 +91,8 @@ def fuse(parts: Sequence[LinearLora | None], shares: Sequence[int]) -> tuple[Lin
                 a_rows += [part.weight_a] * len(pieces)
                 column += part.rank * len(pieces)
         row += share * hidden
+
+    # The matrices.
     weight_a = torch.cat([rows.to(dtype) for rows in a_rows])
     weight_b = torch.zeros(row, len(weight_a), dtype=dtype)
     for top, left, values in blocks:

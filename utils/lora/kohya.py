@@ -39,12 +39,16 @@ def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str
     """Tensors by file key, and the note for the header; see formats.Format."""
     modules: dict[str, dict[int, LinearLora]] = {}
     faults = []
+
+    # Which module each linear is a part of.
     for name, lora in loras.items():
         module, index = _module_of(name)
         if module is None:
             faults.append(f"{name} has no place in the kohya layout")
         else:
             modules.setdefault(module, {})[index] = lora
+
+    # Modules of several linears are fused.
     tensors: dict[str, Tensor] = {}
     notes = {}
     for module, present in modules.items():

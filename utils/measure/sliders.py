@@ -218,6 +218,8 @@ def matched_evenly(
     targets = [float(target) for target in wanted]
     points: dict[float, list[Tensor | None]] = {target: [] for target in targets}
     drawn: dict[float, list[Tensor]] = {target: [] for target in targets}
+
+    # Each group's identities are drawn anew, and matched at the targets.
     for strength, values in (_curves(*group) for group in groups):
         count = len(strength)
         index = torch.randint(count, (resamples, count), generator=generator)
@@ -226,6 +228,8 @@ def matched_evenly(
         for target in targets:
             points[target].append(at_strength(strength, values, target))
             drawn[target].append((_crossing(curves, target) * means).sum(dim=1))  # NaN where not reached
+
+    # All groups count alike.
     alone = all(len(strength) == 1 for strength, _ in groups)
     tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found: dict[float, Interval | None] = {}

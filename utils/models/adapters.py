@@ -88,6 +88,8 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
     """
     if name in adapter_names(transformer):
         raise ValueError(f"adapter {name!r} exists already; remove it first")
+
+    # peft wraps the linears.
     rank, alpha = next(iter(sizes.values()))
     config = LoraConfig(
         r=rank,
@@ -102,6 +104,8 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(config, transformer, name)
+
+    # Float32, inactive and frozen; the others as they were.
     cast(Any, transformer)._hf_peft_config_loaded = True  # as diffusers does, so that its own methods work
     for layer in lora_layers(transformer).values():
         if name in layer.lora_A:
@@ -160,6 +164,8 @@ def use_mixes(transformer: nn.Module, mixes: Sequence[Mix]) -> Iterator[None]:
     for mix in mixes:
         if idle := [name for name in mix.train if not mix.scales.get(name)]:
             raise ValueError(f"adapters {sorted(idle)} are to be trained but have no scale other than 0")
+
+    # Switch the layers, and afterwards back.
     names, key = adapter_names(transformer), frozen(mixes)
     # modules(), not named_modules(): this runs every training step, and building names would cost more
     layers = [module for module in transformer.modules() if isinstance(module, StackedLora)]

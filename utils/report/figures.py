@@ -195,12 +195,16 @@ def draw_plot(plot: Plot, dark: bool = False) -> Figure:
         figsize=(7.2, 4.5), dpi=160, layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15), facecolor=paper
     )
     axes = figure.add_subplot(facecolor=paper)
+
+    # The series, with their intervals.
     for i, series in enumerate(plot.series):
         cycle, i = divmod(i, len(COLOURS))
         colour, line = COLOURS[i], LINES[cycle % len(LINES)]
         axes.plot(series.x, series.y, line, color=colour, marker=MARKERS[i], label=series.label, lw=2, ms=5)
         if series.low is not None and series.high is not None:
             axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+
+    # Axes without frame; a legend where there is a choice.
     axes.set_xlabel(plot.x_label, color=ink, fontsize=11, labelpad=8)
     axes.set_ylabel(plot.y_label, color=ink, fontsize=11, labelpad=8)
     axes.set_title(plot.title, color=ink, fontsize=12, fontweight="bold", loc="left", pad=12)

@@ -16,6 +16,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from utils.config.runs import Run
 from utils.config.schema import Config, depends_on
 from utils.data.pixels import to_images
 from utils.files import write_atomically
@@ -133,11 +134,15 @@ def measure_cell(
     run, skip = cell.run, cell.run.config.skips[0]
     seeds = identity_seeds(plan, run.dataset, run.version)
     record_path = run.folder / "generation.json"
+
+    # The images at every scale, with what they cost.
     with (
         applied_lora(base.transformer, run.weights_path(), other_base=run.config.other_base),
         recorded(record_path, "generation", len(seeds) * len(plan.scales), base.device),
     ):
         images = sweep_images(base, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, run.config)[skip]
+
+    # What they measure against those at scale 0.
     series = ImageSeries([str(seed) for seed in seeds], {scale: images[scale] for scale in plan.scales})
     before = images[0.0]
     at_scales = evaluate(series, measures)
@@ -157,13 +162,19 @@ def measure_cell(
         generation=read_record(record_path),
         made_with=made_with(cell, plan, inputs),
     )
-    for index, seed in enumerate(seeds[: plan.shown]):
-        for scale in plan.scales:
-            path = run.folder / "images" / run.image_path(seed, skip, scale).relative_to(run.seeds_folder)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            to_images(images[scale][index : index + 1])[0].save(path)
+
+    _keep_pictures(run, seeds[: plan.shown], skip, images)
     result.save(cell.result_path)
     return result
+
+
+def _keep_pictures(run: Run, seeds: Sequence[int], skip: int, images: Mapping[float, Tensor]) -> None:
+    """A few identities at every scale, to be looked at."""
+    for index, seed in enumerate(seeds):
+        for scale, of_all in images.items():
+            path = run.folder / "images" / run.image_path(seed, skip, scale).relative_to(run.seeds_folder)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to_images(of_all[index : index + 1])[0].save(path)
 
 
 def _over_scales(values: Sequence[Tensor | Unavailable]) -> Tensor | str:

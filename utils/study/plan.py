@@ -89,6 +89,8 @@ def load_plan(
     if preset and preset not in presets:
         known = ", ".join(presets) or "none"
         raise UserError(f"--preset: expected one of {known}, found {preset}{nearest(preset, presets)}")
+
+    # The YAML, a preset over it, the command line over both.
     values = content | (presets[preset] if preset else {})
     values["settings"] = {**(content.get("settings") or {}), **(values.get("settings") or {})}
     command, faults = parse_overrides(overrides)
@@ -103,6 +105,8 @@ def load_plan(
         name for name in values if name in KEYS and name not in PLAN_KEYS
     ]:  # base: ... beside the axes
         values["settings"] = {name: values.pop(name), **values.get("settings", {})}
+
+    # Types and bounds, then names that only others know.
     plan, more = _typed(values, path)
     faults += more
     for method in [*plan.methods, *plan.noise_scales, *plan.etas, *plan.method_settings] if plan else []:

@@ -85,12 +85,15 @@ def _check(results: Sequence[CellResult], plan: Plan) -> None:
     scales_of: dict[str, list[float]] = {}
     seen = set()
     for result in results:
+        # Of the plan, and once.
         key, scales = (result.label, result.dataset, result.seed), result.scales
         if result.dataset not in plan.datasets or not 1 <= result.seed <= plan.seeds:
             raise ValueError(f"expected cells of the plan, found {key} ({result.cell})")
         if key in seen:
             raise ValueError(f"expected every cell once, found {key} twice")
         seen.add(key)
+
+        # At scales that go together.
         if scales != sorted(set(scales)) or 0 not in scales or scales[-1] <= 0:
             raise ValueError(f"{result.cell}: expected ascending scales, 0 and some above, found {scales}")
         if scales_of.setdefault(result.label, scales) != scales:
@@ -98,6 +101,8 @@ def _check(results: Sequence[CellResult], plan: Plan) -> None:
                 f"{result.label}: expected cells of one method at the same scales, "
                 f"found {scales_of[result.label]} and {scales}"
             )
+
+        # With figures for each.
         for values in (result.strength, result.damage):
             if values.ndim != 2 or values.shape[1] != len(scales) or not values.isfinite().all():
                 raise ValueError(

@@ -70,6 +70,8 @@ def slider_table(pools: Sequence[Pool], limit: float) -> Numbers:
         whole = torch.cat([cell.strength for cell in cells])
         spearman, _ = correlations(torch.tensor(cells[0].scales, dtype=torch.float64), whole)
         scores = free_sliders(whole, torch.zeros(len(whole), whole.shape[1] - 1))  # CR, CSM take no distance
+
+        # What needs a distance, over the cells that have one.
         smooth = [cell.delta_smooth for cell in cells if isinstance(cell.delta_smooth, Tensor)]
         for reason in (cell.delta_smooth for cell in cells if isinstance(cell.delta_smooth, str)):
             reasons.add(reason, "delta_smooth")
@@ -82,6 +84,8 @@ def slider_table(pools: Sequence[Pool], limit: float) -> Numbers:
             preserved = _mean(own.preservation) + _of(len(far), count)
             overall = _mean(own.overall) + _of(len(far), count)
         even = _mean(torch.cat(smooth)) + _of(len(smooth), count) if smooth else NOT_AVAILABLE
+
+        # Where it saturates and breaks, and the row.
         usable = usable_range(pool.scales, pool.strength.mean(dim=0), pool.damage.mean(dim=0), limit)
         beyond = f"not by {cells[0].scales[-1]:g}"
         saturates = beyond if usable.saturates is None else f"{usable.saturates:g}"
