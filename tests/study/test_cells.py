@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tests.study.test_tables import cell, plan
+from tests.study.known_cells import cell, plan
 from utils.study.cells import CellResult, identity_seeds
 
 

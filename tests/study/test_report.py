@@ -1,91 +1,21 @@
-"""utils/study/report.py: every file of a comparison's report, read back."""
+"""utils/study/report.py: the files of a comparison's report, and its page with pictures and curves."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.browser import CHROMIUM, look
 from tests.report.test_page import Page
-from tests.study.test_tables import LACKING, cell, plan
+from tests.study.known_cells import LACKING, cell, plan
+from tests.study.known_reports import COMMAND, NAMES, SEED, draw, three_methods, write
 from utils.report.figures import Plot
-from utils.report.tables import Numbers, latex_table
-from utils.study.cells import CellResult, identity_seeds
-from utils.study.plan import Plan
-from utils.study.report import scale_rows, write_study
-
-COMMAND = "python study_script.py --c=study 'datasets=[glasses,age]'"
-FAILED = {"age_vmine_v2": "out of memory <3 GiB>"}
-PLAN = plan(("glasses", "age"), seeds=2, identities=2, shown=1, first_identity=70, scales=[0.0, 1.0, 2.0])
-SEED = identity_seeds(PLAN, "glasses", 1)[0]
-NAMES = ["perfect_editor", "idle", "mine"]
-
-
-def three_methods() -> list[CellResult]:
-    """Every cell of PLAN but one: the perfect editor, one that does nothing, and one between."""
-    measures = {"leak": torch.tensor([[0.125, 0.5], [0.375, 0.25]]), "ArcFace": LACKING}
-    results = []
-    for dataset in ("glasses", "age"):
-        for seed in (1, 2):
-            keys = {"dataset": dataset, "seed": seed, "measures": measures}
-            results += [
-                cell(NAMES[0], strength=[(0, 1, 2)] * 2, damage=[(0, 0, 0)] * 2, **keys),
-                cell(NAMES[1], strength=[(0, 0, 0)] * 2, damage=[(0, 0, 0)] * 2, **keys),
-                cell(NAMES[2], **keys),
-            ]
-    return [result for result in results if result.cell not in FAILED]
-
-
-def write(
-    folder: Path,
-    results: list[CellResult] | None = None,
-    failed: Mapping[str, str] = FAILED,
-    of: Plan = PLAN,
-) -> Path:
-    """The report of `results` into folder/out, pictures being in folder/cells/CELL."""
-    results = three_methods() if results is None else results
-    return write_study(
-        results,
-        failed,
-        of,
-        folder / "out",
-        COMMAND,
-        "probe",
-        lambda result: folder / "cells" / result.cell,
-    )
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the whole report of `three_methods`, with one picture."""
-    folder = tmp_path_factory.mktemp("study")
-    draw(folder, f"glasses_vmine_v1/images/{SEED}/skip14_scale1.00.png", 90)
-    return write(folder).parent
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Plot]:
-    """Nothing is drawn, which takes long; gives the plots by the name of their file."""
-    plots: dict[str, Plot] = {}
-    monkeypatch.setattr("utils.report.page.plot_bytes", lambda *_: b"")
-    monkeypatch.setattr("utils.study.report.save_plot", lambda plot, path: plots.__setitem__(path.name, plot))
-    return plots
-
-
-def draw(folder: Path, name: str, colour: int) -> None:
-    """A picture that `measure_cell` could have kept."""
-    path = folder / "cells" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), (colour, 0, 0)).save(path)
 
 
 def tiles(page: str) -> list[int]:
@@ -94,12 +24,6 @@ def tiles(page: str) -> list[int]:
     return [
         Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB").getpixel((4, 4))[0] for data in found
     ]
-
-
-def parsed(markdown: str) -> list[list[str]]:
-    """The rows of the first Markdown table, header first and without the rule."""
-    lines = [line for line in markdown.partition("\n\n##")[0].splitlines() if line.startswith("| ")]
-    return [[entry.strip() for entry in line.strip("|").split(" | ")] for line in lines]
 
 
 def test_every_file_is_written(written: Path) -> None:
@@ -186,68 +110,6 @@ def test_without_failures_there_is_no_section_of_them(tmp_path: Path, quick: dic
     assert "Cells that failed" not in write(tmp_path, failed={}).read_text(encoding="utf-8")
 
 
-def test_the_markdown_has_the_extremes_at_both_ends(written: Path) -> None:
-    markdown = (written / "table.md").read_text(encoding="utf-8")
-    header, perfect, idle, mine = parsed(markdown)
-    assert header == ["method", "cells", "25%", "50%", "75%", "100%", "reaches"]
-    assert perfect == ["perfect_editor", "4/4", *["0.000 [0.000, 0.000]"] * 4, "200%"]
-    assert idle == ["idle", "4/4", *["not reached"] * 4, "0%"]
-    assert [entry.partition(" [")[0] for entry in mine] == [
-        "mine", "3/4", "0.100", "0.200", "0.300", "0.400", "100%"
-    ]  # fmt: skip
-    assert markdown.count("| perfect_editor") == 3
-    assert "## age" in markdown
-    assert markdown.endswith(f"    {COMMAND}\n")
-
-
-def test_the_page_and_the_markdown_have_the_same_cells(written: Path) -> None:
-    page = (written / "report.html").read_text(encoding="utf-8")
-    table = page[page.index("<table") : page.index("</table>")]
-    found = [re.findall("<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in table.split("</tr>")]
-    assert [line for line in found if line] == parsed((written / "table.md").read_text(encoding="utf-8"))
-
-
-def test_the_latex_is_escaped_and_says_what_made_it(written: Path) -> None:
-    latex = (written / "table.tex").read_text(encoding="utf-8")
-    assert latex.count(f"% made by: {COMMAND}\n\\begin{{tabular}}{{lrrrrrr}}\n\\toprule\n") == 3
-    assert "method & cells & 25\\% & 50\\% & 75\\% & 100\\% & reaches \\\\\n\\midrule" in latex
-    perfect = " & ".join(["0.000 [0.000, 0.000]"] * 4)
-    assert f"perfect\\_editor & 4/4 & {perfect} & 200\\% \\\\" in latex
-    assert "% mine: no result of age, training 2.\n" in latex
-    shown = [line for line in latex.splitlines() if not line.startswith("%")]
-    assert not re.search(r"(?<!\\)[%_#$]", "\n".join(shown))
-
-
-def test_what_latex_reads_as_a_command_is_escaped() -> None:
-    (row,) = [line for line in latex_table(Numbers(["n"], [["a_b & 5% #1 $x"]])).splitlines() if "1" in line]
-    assert row == r"a\_b \& 5\% \#1 \$x \\"
-    assert "\n{[}0, 1]" in latex_table(Numbers(["n"], [["[0, 1]"]]))
-    assert latex_table(Numbers(["a", "b"], [["1", "2"], ["3", "4"]])) == (
-        "\\begin{tabular}{lr}\n\\toprule\na & b \\\\\n\\midrule\n1 & 2 \\\\\n3 & 4 \\\\\n"
-        "\\bottomrule\n\\end{tabular}\n"
-    )
-
-
-def test_the_csv_has_a_row_a_cell_and_scale(written: Path) -> None:
-    with (written / "results.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 11 * 3
-    own = [row for row in rows if (row["label"], row["dataset"], row["seed"]) == ("mine", "glasses", "2")]
-    assert [[float(row[key]) for key in ("scale", "strength", "damage")] for row in own] == [
-        [0, 0, 0], [1, 0.5, 0.2], [2, 1, 0.4]
-    ]  # fmt: skip
-    assert [row["leak"] for row in own] == ["", "0.25", "0.375"]
-    assert {row["ArcFace"] for row in rows} == {""}
-
-
-def test_measures_stand_at_their_own_scales_on_both_sides_of_zero() -> None:
-    both = cell(scales=(-1, 0, 2), measures={"leak": torch.tensor([[3.0, 4.0]] * 2)})
-    header, *rows = scale_rows([both])
-    assert [(row[header.index("scale")], row[header.index("leak")]) for row in rows] == [
-        ("-1", "3"), ("0", ""), ("2", "4")
-    ]  # fmt: skip
-
-
 def test_pictures_are_the_first_trainings_same_identity_by_method_and_scale(
     tmp_path: Path, quick: dict[str, Plot]
 ) -> None:
@@ -277,14 +139,6 @@ def test_a_method_without_a_cell_keeps_its_row_of_pictures(tmp_path: Path, quick
 def test_without_pictures_to_show_there_is_no_section_of_them(tmp_path: Path, quick: dict[str, Plot]) -> None:
     of = plan(("glasses", "age"), seeds=2, shown=0)
     assert "Pictures" not in write(tmp_path, of=of).read_text(encoding="utf-8")
-
-
-def test_a_dataset_without_results_has_no_table(tmp_path: Path, quick: dict[str, Plot]) -> None:
-    results = [result for result in three_methods() if result.dataset == "glasses"]
-    page = write(tmp_path, results).read_text(encoding="utf-8")
-    assert "<h2>age</h2>" not in page
-    assert "<h2>glasses</h2>" in page
-    assert parsed((tmp_path / "out/table.md").read_text(encoding="utf-8"))[1][1] == "2/4"
 
 
 def test_curves_start_at_zero_with_bands_for_a_few_methods(tmp_path: Path, quick: dict[str, Plot]) -> None:
