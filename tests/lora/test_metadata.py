@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.training.test_trainer import learn, make_run, objective_of
+from tests.training.mini_runs import learn, make_run, objective_of
 from utils.data.pixels import pixel_hash
 from utils.errors import UserError
 from utils.generation.sweep import applied_lora

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_trainer import learn, lines, make_run, objective_of
+from tests.training.mini_runs import learn, lines, make_run, objective_of
 from utils.errors import UserError
 from utils.records import read_record
 from utils.training import trainer

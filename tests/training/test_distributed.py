@@ -2,163 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
-from tests.conftest import TRAIN
+from tests.training.processes import (
+    FSDP,
+    Launch,
+    environment,
+    free_port,
+    largest_difference,
+    log_lines,
+    moved,
+    run_folder,
+    weights,
+)
 from utils.errors import UserError
 from utils.jobs.prepare import load_base, prepare
 from utils.models.base import Base
 from utils.training.distributed import shard
-
-ARGUMENTS = ["--c=mini", "datasets=[age]", "train_iteration=6", "save_per_steps=2", "rank=4", "log_every=1"]
-FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-PATHS = [str(TRAIN.parent), str(TRAIN)]
-FAULTS: dict[str, Callable[[], object]] = {
-    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
-    "error": lambda: 1 / 0,
-    "hang": lambda: time.sleep(600),
-    "nan": lambda: None,
-}
-
-
-def trap(fault: str, at_step: int) -> None:
-    """From now on in this process, `fault` happens in a step of every training."""
-    from utils.flow.objectives import ContentSemantic
-
-    losses = ContentSemantic.losses
-    steps = 0
-
-    def faulty(self, model, batch):
-        nonlocal steps
-        steps += 1
-        if steps == at_step:
-            FAULTS[fault]()
-        factor = torch.nan if fault == "nan" and steps == at_step else 1.0
-        for by_name in losses(self, model, batch):
-            yield {name: factor * loss for name, loss in by_name.items()}
-
-    ContentSemantic.losses = faulty
-
-
-def work(environment: Mapping[str, str], log: str, arguments: list[str], fault: str, at_step: int) -> None:
-    """One process of a launch."""
-    os.environ.update(environment, HF_HUB_OFFLINE="1")
-    with Path(log).open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    torch.set_num_threads(1)
-    from train_image_script import main
-
-    from utils.errors import run_cli
-
-    if fault:
-        trap(fault, at_step)
-    run_cli(lambda: main(arguments))
-
-
-Launch = Callable[..., tuple[list[int], list[str]]]
-
-
-@pytest.fixture
-def launch(site: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
-    """Train by some processes, as a launcher starts them; gives their exit statuses and outputs."""
-    # the libraries are imported once, into a server; every process is a fork of it
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(PATHS))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [__name__, "train_image_script", "train_image", "diffusers.pipelines.flux.pipeline_flux"]
-    )
-
-    def start(
-        count: int,
-        *arguments: str,
-        fsdp: bool = False,
-        faults: Mapping[int, str] | None = None,
-        at_step: int = 3,
-    ) -> tuple[list[int], list[str]]:
-        logs = [site / f"log{rank}" for rank in range(count)]
-        processes = [
-            context.Process(
-                target=in_folder,
-                args=(
-                    *(str(site), environment(rank, count, port) | (FSDP if fsdp else {}), str(logs[rank])),
-                    *([*ARGUMENTS, *arguments], (faults or {}).get(rank, ""), at_step),
-                ),
-            )
-            for port in [free_port()]
-            for rank in range(count)
-        ]
-        for process in processes:
-            process.start()
-        deadline = time.monotonic() + 120
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        hung = [process for process in processes if process.is_alive()]
-        for process in hung:
-            process.kill()
-            process.join()
-        outputs = [log.read_text() for log in logs]
-        assert not hung, outputs
-        return [process.exitcode or 0 for process in processes], outputs
-
-    return start
-
-
-def in_folder(folder: str, *args) -> None:
-    """`work`, in a folder."""
-    os.chdir(folder)
-    work(*args)
-
-
-def environment(rank: int, count: int, port: int) -> dict[str, str]:
-    """What a launcher tells a process; to one alone, nothing."""
-    if count == 1:
-        return {}
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    return {key: str(value) for key, value in told.items()}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def run_folder(site: Path) -> Path:
-    (folder,) = site.glob("output/models/image/age/*_v1")
-    return folder
-
-
-def weights(site: Path, step: int = 6) -> dict[str, torch.Tensor]:
-    (path,) = run_folder(site).glob(f"*_{step}epoch.safetensors")
-    return load_file(path)
-
-
-def moved(site: Path, name: str) -> dict[str, torch.Tensor]:
-    """The weights of the run, which makes room for the next."""
-    found = weights(site)
-    (site / "output").rename(site / name)
-    return found
-
-
-def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[key] - other[key]).abs().max()) for key in one)
 
 
 def test_two_processes_learn_what_one_does_of_twice_the_batch(site: Path, launch: Launch) -> None:
@@ -180,11 +43,6 @@ def test_two_processes_learn_what_one_does_of_twice_the_batch(site: Path, launch
         assert left.keys() == right.keys()
         for name in ("content", "semantic"):
             assert left[name] == pytest.approx(right[name], rel=1e-5)
-
-
-def log_lines(folder: Path) -> list[dict]:
-    (path,) = folder.glob("**/losses.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_one_process_writes_and_what_is_trained_is_left(site: Path, launch: Launch) -> None:
@@ -290,72 +148,3 @@ def test_what_fsdp_can_not_do_here_is_said(
         monkeypatch.setenv(name, set_keys[name])
     with pytest.raises(UserError, match=message):
         shard(mini_flux_loaded)
-
-
-# --- by accelerate launch ---
-
-
-@pytest.fixture
-def accelerate(site: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `accelerate launch` with two processes, its output in the file `log`; none is left afterwards."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(options: list[str], *script: str) -> subprocess.Popen[str]:
-        port = f"--main_process_port={free_port()}"
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", port]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(PATHS)
-        with (site / "log").open("w") as log:
-            process = subprocess.Popen(
-                [*command, *options, *script], cwd=site, env=environment, text=True, stdout=log, stderr=log
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(60)
-
-
-SCRIPT = str(TRAIN / "train_image_script.py")
-
-
-@pytest.mark.slow
-def test_the_shipped_accelerate_config_trains(site: Path, accelerate, launch: Launch) -> None:
-    config = f"--config_file={TRAIN / 'config/accelerate/fsdp2.yaml'}"
-    assert accelerate([config], SCRIPT, *ARGUMENTS).wait(300) == 0, (site / "log").read_text()
-    found = moved(site, "launched")
-    assert launch(1, "batch_size=2")[0] == [0]
-    assert largest_difference(found, weights(site)) < 1e-6
-
-
-@pytest.mark.slow
-def test_ctrl_c_on_the_launcher_saves(site: Path, accelerate) -> None:
-    long = ["train_iteration=100000", "save_per_steps=100000"]
-    process = accelerate(["--multi_gpu"], SCRIPT, *ARGUMENTS, *long)
-    deadline = time.monotonic() + 200
-    while not list(site.glob("output/**/losses.jsonl")) or not log_lines(site / "output"):
-        assert process.poll() is None, (site / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
-    log = (site / "log").read_text()
-    assert log.count("interrupted: saved after step") == 2
-    assert (run_folder(site) / "state.pt").is_file()
-
-
-@pytest.mark.slow
-def test_the_launcher_ends_who_would_wait_for_ever(site: Path, accelerate) -> None:
-    process = accelerate(["--multi_gpu"], __file__)
-    assert process.wait(200) != 0
-    assert "ZeroDivisionError" in (site / "log").read_text()
-
-
-if __name__ == "__main__":  # a process of the test above
-    from train_image_script import main as train_main
-
-    trap("error" if os.environ["RANK"] == "1" else "hang", 3)
-    sys.exit(train_main(ARGUMENTS))

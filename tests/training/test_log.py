@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.training.test_trainer import learn, make_run, objective_of
+from tests.training.mini_runs import learn, make_run, objective_of
 from utils.config.schema import Config
 from utils.errors import UserError
 from utils.jobs.prepare import check_fits

@@ -1,0 +1,62 @@
+"""What the tests of trainings share."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.training.processes import ARGUMENTS, FSDP, PATHS, Launch, environment, free_port, in_folder
+
+
+@pytest.fixture
+def launch(site: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """Train by some processes, as a launcher starts them; gives their exit statuses and outputs."""
+    # the libraries are imported once, into a server; every process is a fork of it
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(PATHS))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            in_folder.__module__,
+            *("utils.jobs.prepare", "utils.training.distributed"),
+            *("train_image_script", "train_image", "diffusers.pipelines.flux.pipeline_flux"),
+        ]
+    )
+
+    def start(
+        count: int,
+        *arguments: str,
+        fsdp: bool = False,
+        faults: Mapping[int, str] | None = None,
+        at_step: int = 3,
+    ) -> tuple[list[int], list[str]]:
+        logs = [site / f"log{rank}" for rank in range(count)]
+        processes = [
+            context.Process(
+                target=in_folder,
+                args=(
+                    *(str(site), environment(rank, count, port) | (FSDP if fsdp else {}), str(logs[rank])),
+                    *([*ARGUMENTS, *arguments], (faults or {}).get(rank, ""), at_step),
+                ),
+            )
+            for port in [free_port()]
+            for rank in range(count)
+        ]
+        for process in processes:
+            process.start()
+        deadline = time.monotonic() + 120
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        hung = [process for process in processes if process.is_alive()]
+        for process in hung:
+            process.kill()
+            process.join()
+        outputs = [log.read_text() for log in logs]
+        assert not hung, outputs
+        return [process.exitcode or 0 for process in processes], outputs
+
+    return start
