@@ -1,27 +1,14 @@
 """utils/config, load.py and schema.py: layers, types, the reference's YAMLs, and every fault in one line."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
 
 from utils.config.load import load_config, read_config, save_config
 from utils.config.runs import expand_runs
 from utils.config.schema import Config
 from utils.errors import UserError
 from utils.jobs.cli import parse_args
-from utils.machine import check_writable, resolve_device, resolve_model_path
-
-SHIPPED = Path(__file__).resolve().parents[2] / "train" / "config"
-PLANS = {"study", "study_flux"}  # of study_script.py, whose tests load them
-BASE_KEYS = {
-    *("pretrained_model_name_or_path", "resolution", "dtype", "max_sequence_length", "rank", "alpha", "lr"),
-    *("batch_size", "train_iteration", "save_per_steps", "save_total_limit", "cfg_eta", "noise_scales"),
-    *("guidance_scale", "quantization", "joint_passes", "gradient_checkpointing", "batch_size_gen"),
-    *("num_inference_steps", "start_step", "end_step", "skips", "lr_scheduler", "judge"),
-    *("clip_weights", "dinov2_weights", "lpips_alex_weights", "lpips_vgg_weights"),
-}
 
 # In the form of the reference implementation, with every key of its two YAMLs.
 REFERENCE = """
@@ -256,39 +243,6 @@ def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
     assert fault(folder).startswith(f"{folder / 'study.yaml'}: expected YAML")
 
 
-# --- the shipped files ---
-
-
-@pytest.mark.parametrize("base", sorted(path.stem for path in (SHIPPED / "base").glob("*.yaml")))
-@pytest.mark.parametrize("study", sorted({path.stem for path in SHIPPED.glob("*.yaml")} - PLANS))
-def test_every_shipped_study_loads_on_every_base(study: str, base: str) -> None:
-    config = load_config(study, [f"base={base}"], SHIPPED)
-    assert config.base == base
-    assert expand_runs(config)
-
-
-def test_base_is_the_whole_switch() -> None:
-    """The shipped study gives nothing that a base gives, so the base's values hold."""
-    tiny, flux = (load_config("train_image", [f"base={base}"], SHIPPED) for base in ("tinyflux", "flux_dev"))
-    assert load_config("train_image", [], SHIPPED) == tiny
-    differing = {
-        field.name for field in fields(Config) if getattr(tiny, field.name) != getattr(flux, field.name)
-    }
-    assert differing <= BASE_KEYS | {"base"}
-    assert (tiny.resolution, tiny.dtype, tiny.max_sequence_length) == (128, "float32", 32)
-    assert (flux.resolution, flux.dtype, flux.max_sequence_length) == (512, "bfloat16", 512)
-    assert (flux.rank, flux.alpha, flux.lr, flux.train_iteration) == (16, 1.0, 2e-3, 500)
-    assert (flux.cfg_eta, flux.noise_scales, flux.skips, flux.guidance_scale) == (4.0, [1.0], [14], 3.5)
-    assert (flux.num_inference_steps, flux.start_step, flux.end_step) == (28, 0, 27)
-
-
-def test_the_shipped_study_leaves_to_the_base_what_is_the_bases() -> None:
-    keys = {
-        line.split(":")[0] for line in (SHIPPED / "train_image.yaml").read_text().splitlines() if ":" in line
-    }
-    assert not keys & BASE_KEYS
-
-
 def test_a_base_may_stand_on_another(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "study.yaml").write_text("base: small\nrank: 5\n")
@@ -302,62 +256,6 @@ def test_a_base_may_stand_on_another(tmp_path: Path) -> None:
     (tmp_path / "base/large.yaml").write_text("base: lrage\n")
     with pytest.raises(UserError, match=r"lrage.*did you mean"):
         load_config("study", [], tmp_path)
-
-
-# --- the machine ---
-
-
-@pytest.mark.parametrize("device", ["0", "cuda", "cuda:3"])
-def test_a_cuda_device_without_cuda_says_so_and_is_the_cpu(
-    device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    lines: list[str] = []
-    assert resolve_device(device, lines.append) == torch.device("cpu")
-    assert lines == [f"device {device}: this machine has no CUDA; using the CPU"]
-
-
-def test_devices_with_and_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto", lines.append) == resolve_device("cpu", lines.append) == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for device, index in (("auto", 0), ("cuda", 0), ("0", 0), ("1", 1), ("cuda:1", 1)):
-        assert resolve_device(device, lines.append) == torch.device("cuda", index)
-    assert resolve_device("cpu", lines.append) == torch.device("cpu")
-    with pytest.raises(UserError, match="device: expected a CUDA index from 0 to 1, found 2"):
-        resolve_device("2", lines.append)
-    assert not lines
-
-
-def test_the_model_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, repository = tmp_path / "here", tmp_path / "repository"
-    for folder in (here, repository):
-        (folder / "tiny/weights").mkdir(parents=True)
-        (folder / "tiny/weights/model_index.json").write_text("{}")
-    monkeypatch.chdir(here)
-    monkeypatch.setattr("utils.machine.REPOSITORY", repository)
-    assert resolve_model_path("tiny/weights") == "tiny/weights"
-    assert resolve_model_path(str(repository / "tiny/weights")) == str(repository / "tiny/weights")
-    (here / "tiny").rename(here / "elsewhere")
-    assert resolve_model_path("tiny/weights") == str(repository / "tiny/weights")
-    assert resolve_model_path("owner/FLUX.1-name") == "owner/FLUX.1-name"
-    for missing in ("tiny/other", "weights", "./a/b", "/no/such", "a/b/c", "../x/y", ""):
-        with pytest.raises(UserError, match="pretrained_model_name_or_path: expected"):
-            resolve_model_path(missing)
-    with pytest.raises(UserError, match=r"model_index\.json, found tiny|found elsewhere without one"):
-        resolve_model_path("elsewhere")
-
-
-def test_an_unwritable_folder(tmp_path: Path) -> None:
-    check_writable(tmp_path / "new" / "folder")
-    assert not list((tmp_path / "new" / "folder").iterdir())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file/sub: expected a folder to write to, found Not a directory"):
-        check_writable(tmp_path / "file" / "sub")
-    with pytest.raises(UserError, match="file: expected a folder to write to"):
-        check_writable(tmp_path / "file")
 
 
 def test_arguments() -> None:
