@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import MINI_SEQUENCE_LENGTH
+from tests.mini_loras import use_adapters
 from tests.training.mini_runs import learn, lines, make_run, objective_of
 from utils.config.schema import Config, choices
-from utils.models.adapters import adapter_parameters, add_adapter, use_adapters
+from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.base import load_base_model
 from utils.models.velocity import PromptedVelocity
 from utils.training.batches import PairBatches
