@@ -164,11 +164,12 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
         base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(base)
-        transformer, _ = base.transformer, base.vae  # now, for what is missing to be reported before any run
+        for name in ("transformer", *base.image_parts):
+            base.part(name)  # now, for what is missing to be reported before any run
     except torch.OutOfMemoryError:
         raise UserError(out_of_memory(config, device)) from None
     if config.compile:
-        compile_blocks(transformer)
+        compile_blocks(base.transformer)
     return base, embeds
 
 
