@@ -36,8 +36,6 @@ class ToyBlock(nn.Module):
 class ToyTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Velocity of pixels (B, 3, h, w) under the mean of a prompt's letters (B, 1, D)."""
 
-    _supports_gradient_checkpointing = True
-
     @register_to_config
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -70,6 +68,7 @@ class Toy(Base):
 
     family: ClassVar[Family] = FAMILY
     text_parts: ClassVar[tuple[str, ...]] = ("letters",)
+    image_parts: ClassVar[tuple[str, ...]] = ()
 
     def load(self, names: Sequence[str]) -> dict[str, Any]:
         """See `Base.load`."""
@@ -80,7 +79,8 @@ class Toy(Base):
         transformer = ToyTransformer.from_pretrained(self.path, subfolder="transformer").requires_grad_(False)
         quantize(transformer, self.quantization, self.device)
         transformer = transformer.to(self.device, self.dtype).eval()
-        return {name: transformer if name == "transformer" else transformer.letters for name in names}
+        own = {"transformer": transformer, "letters": transformer.letters}
+        return {name: own[name] for name in names}
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:

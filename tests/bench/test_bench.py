@@ -212,3 +212,96 @@ def test_operations_are_those_of_the_transformer(mini_flux_loaded: Base) -> None
     assert compared.sides[OURS].flops == 5 * layer.in_features * layer.out_features
     row = Comparison("product", {OURS: Measured([2.0], None, 1, 1, 4e12)}, 8e12, {}).rows()[0]
     assert row[1:] == ["2", "", "1", "", "2", "25%"]
+<<<<<<< HEAD
+=======
+
+
+def test_random_weights_of_any_shape() -> None:
+    state = torch.get_rng_state()
+    for dtype in (torch.float32, torch.bfloat16):
+        config = replace(Config(), device="cpu", dtype=str(dtype).removeprefix("torch."))
+        base = load_base(config, random_weights=True, shape=MINI_SHAPE)
+        embeds = base.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+        latents = base.encode_images(torch.zeros(1, 3, 32, 32))
+        velocity = base.predict_velocity(torch.ones_like(latents), torch.tensor([0.5]), embeds, 3.5)
+        assert base.transformer.dtype == base.part("text_encoder_2").dtype == base.part("vae").dtype == dtype
+        assert torch.get_default_dtype() == torch.float32
+        for output in (latents, velocity, base.decode_latents(velocity)):
+            assert output.isfinite().all()
+            assert output.std() > 0
+        assert not any(weight.requires_grad for weight in base.transformer.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        transformer = build_transformer(FLUX_DEV)
+    assert sum(weight.numel() for weight in transformer.parameters()) == 11_901_408_320
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "fp8"])
+def test_random_weights_quantized(quantization: str) -> None:
+    pytest.importorskip("bitsandbytes" if quantization == "nf4" else "torchao")
+    config = replace(Config(), device="cpu", quantization=quantization)
+    base = load_base(config, random_weights=True, shape=MINI_SHAPE)
+    embeds = base.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
+    velocity = base.predict_velocity(torch.ones(1, 16, 4, 4), torch.tensor([0.5]), embeds, 3.5)
+    assert velocity.isfinite().all()
+    assert velocity.std() > 0
+
+
+def test_random_parts_come_back() -> None:
+    base = load_base(replace(Config(), device="cpu"), random_weights=True, shape=MINI_SHAPE)
+    before = base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    base.release_text_encoders()
+    base.release_vae()
+    assert set(base.parts) == {"transformer", "scheduler"}
+    after = base.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)
+    assert torch.equal(before["prompt_embeds"], after["prompt_embeds"])
+
+
+NARROW = {"resolution": 32, "max_sequence_length": 12, "rank": 2, "device": "cpu", "batch_size_gen": 2}
+
+
+def needs(**keys: object) -> dict[str, int]:
+    return memory.needs(replace(Config(), **{**NARROW, **keys}), MINI_SHAPE)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_memory_of_shapes_is_that_of_tensors(quantization: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"quantization": quantization, "joint_passes": False}
+    computed = needs(**keys)
+    monkeypatch.setattr(memory, "FakeTensorMode", lambda **_: nullcontext())
+    assert needs(**keys) == pytest.approx(computed, rel=0.01)
+    weights = sum(weight.nbytes for weight in build_transformer(MINI_SHAPE).bfloat16().parameters())
+    if quantization == "none":
+        assert weights <= computed["the base"] < 1.5 * weights  # small tensors are rounded up
+
+
+def test_memory_follows_the_settings() -> None:
+    step = "a training step"
+    plain = needs(joint_passes=False)
+    assert needs(joint_passes=True)[step] > plain[step]
+    assert needs(joint_passes=False, gradient_checkpointing=True)[step] < plain[step]
+    fp8, nf4 = (needs(quantization=name)["the base"] for name in ("fp8", "nf4"))
+    assert nf4 < fp8 < plain["the base"]
+    assert needs(batch_size_gen=4)["sampling"] > plain["sampling"]
+
+
+def test_no_tensor_without_values_stays_behind(mini_flux_loaded: Base) -> None:
+    needs()
+    add_random_lora(mini_flux_loaded, "semantic", replace(Config(), rank=2), 0)
+    model = Velocity(mini_flux_loaded, mini_flux_loaded.encode_prompts([""], MINI_SEQUENCE_LENGTH), 3.5)
+    with torch.no_grad():
+        velocity = model.scaled({"semantic": 1.0})(torch.ones(2, 16, 4, 4), torch.zeros(2))
+    assert velocity.isfinite().all()
+
+
+def test_the_memory_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        memory.main(["--base", "flux_dev_12gb", "resolution=32", "max_sequence_length=12"], MINI_SHAPE) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "flux_dev_12gb" in printed
+    assert "a training step" in printed
+>>>>>>> base2

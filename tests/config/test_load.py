@@ -196,6 +196,7 @@ def test_values_from_the_command_line(folder: Path, override: str, value: object
         ),
         ("train_method=none", "train_method: expected one of full, xattn, found 'none'"),
         ("use_trained_lora_path=1", "trained_lora_path: expected a LoRA file"),
+        ("lr_warmup_steps=500", "lr_warmup_steps: expected fewer than 500 (train_iteration), found 500"),
         ("lora_scales=1", "lora_scales: expected a list of lists of numbers, found 1"),
         ("lora_scales=[[1,a]]", "lora_scales: expected a list of lists of numbers, found [[1, 'a']]"),
         ("lora_scales=[[1],[]]", "lora_scales: expected at least one number in each list"),

@@ -49,7 +49,9 @@ def test_another_tracker_gets_losses_and_samples(tmp_path, mini_flux_loaded, pai
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Stub)
     learn(run, mini_flux_loaded, pairs, objective_of(run))
     losses = ["loss/content", "loss/semantic"]
-    assert seen[0] == ("pairedit", {"name": run.name, "resume": "allow"})
+    project, settings = seen[0]
+    assert (project, settings["name"], settings["resume"]) == ("pairedit", run.name, "allow")
+    assert len(settings["id"]) == 16
     assert seen[1:] == [(3, losses), (4, losses), (6, losses), (6, 1)]
 
 

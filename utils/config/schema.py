@@ -81,7 +81,7 @@ class Config:
     rank: int = key(TRAINING, 16, "of the LoRA", ge=1, le=8192)
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
     lr: float = key(TRAINING, 2e-3, "learning rate of AdamW", gt=0)
-    lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts", "polynomial"))
+    lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts"))
     lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
     batch_size: int = key(TRAINING, 1, "samples a step, of each process", ge=1, le=4096)
     train_iteration: int = key(TRAINING, 500, "optimizer steps", ge=1)
@@ -176,6 +176,11 @@ def contradictions(config: Config) -> list[str]:
     if config.use_trained_lora_path and not config.trained_lora_path:
         faults.append(
             "trained_lora_path: expected a LoRA file, since use_trained_lora_path is on; found nothing"
+        )
+    if config.lr_warmup_steps >= config.train_iteration:
+        faults.append(
+            f"lr_warmup_steps: expected fewer than {config.train_iteration} (train_iteration), "
+            f"found {config.lr_warmup_steps}"
         )
     if config.quantization != "none" and config.dtype != "bfloat16":
         faults.append(f"dtype: expected bfloat16, since quantization is on; found {config.dtype}")

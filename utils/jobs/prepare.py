@@ -84,7 +84,7 @@ def prepare(
 
 
 def check_fits(config: Config, family: Family | None) -> None:
-    """Raise `UserError` for a config that the base's family can't do; one not known yet is not asked."""
+    """Raise `UserError` for what this machine or the base's family can't do; a family not known is not asked."""
     if config.report_to == "wandb" and find_spec("wandb") is None:
         raise UserError(
             "report_to: expected wandb to be there, found none; pip install -e '.[wandb]' installs it"
@@ -164,11 +164,12 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
         base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(base)
-        transformer, _ = base.transformer, base.vae  # now, for what is missing to be reported before any run
+        for name in ("transformer", *base.image_parts):
+            base.part(name)  # now, for what is missing to be reported before any run
     except torch.OutOfMemoryError:
         raise UserError(out_of_memory(config, device)) from None
     if config.compile:
-        compile_blocks(transformer)
+        compile_blocks(base.transformer)
     return base, embeds
 
 

@@ -85,6 +85,7 @@ class Base(ABC):
         parts: those that are there, by the pipeline's names.
         forwards: of the transformer, so far.
         text_parts: what encodes prompts, by the pipeline's names.
+        image_parts: what encodes and decodes images; () for a base whose latents are pixels.
     """
 
     path: str
@@ -95,6 +96,7 @@ class Base(ABC):
     forwards: Forwards = field(default_factory=Forwards)
     family: ClassVar[Family]
     text_parts: ClassVar[tuple[str, ...]]
+    image_parts: ClassVar[tuple[str, ...]] = ("vae",)
 
     # --- what a family says ---
 
@@ -134,11 +136,6 @@ class Base(ABC):
         return self.part("transformer")
 
     @property
-    def vae(self) -> Any:
-        """The autoencoder."""
-        return self.part("vae")
-
-    @property
     def scheduler(self) -> Any:
         """The scheduler, which knows the noise levels."""
         return self.part("scheduler")
@@ -175,8 +172,8 @@ class Base(ABC):
         self._release(*self.text_parts)
 
     def release_vae(self) -> None:
-        """Let go of the VAE."""
-        self._release("vae")
+        """Let go of what encodes and decodes images."""
+        self._release(*self.image_parts)
 
     def part(self, name: str) -> Any:
         """A part by the pipeline's name."""

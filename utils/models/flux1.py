@@ -65,14 +65,14 @@ class Flux1(Base):
         The posterior's mode, not a sample: two samples would put noise into the direction source - target.
         z' = (z - shift_factor) * scaling_factor, so that latents are about standard normal.
         """
-        vae = self.vae
+        vae = self.part("vae")
         latents = vae.encode(pixels.to(self.device, self.dtype)).latent_dist.mode()
         return (latents.float() - vae.config.shift_factor) * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pixels (B, 3, 8h, 8w), float32 in [-1, 1], of latents (B, C, h, w)."""
-        vae = self.vae
+        vae = self.part("vae")
         latents = latents.to(self.device) / vae.config.scaling_factor + vae.config.shift_factor
         return vae.decode(latents.to(self.dtype)).sample.float().clamp(-1, 1)
 

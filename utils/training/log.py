@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,7 +47,8 @@ class TrainingLog:
     def __enter__(self) -> TrainingLog:
         name = self.run.config.report_to
         resumed = {"purge_step": self.done + 1} if self.done else {}
-        own = {"tensorboard": resumed, "wandb": {"name": self.run.name, "resume": "allow"}}
+        ident = sha256(str(self.run.folder.resolve()).encode()).hexdigest()[:16]  # a resumed run is the same
+        own = {"tensorboard": resumed, "wandb": {"name": self.run.name, "id": ident, "resume": "allow"}}
         self.accelerator.init_trackers(PROJECT[name], init_kwargs={name: own.get(name, {})})
         on_main(_cut_log, self.run.log_path, self.done)
         steps, silent = self.run.config.train_iteration, not is_main()

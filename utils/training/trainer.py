@@ -151,6 +151,7 @@ def _learner(base: Base, adapters: Sequence[str], config: Config, generator: tor
     parameters = [weight for own in weights.values() for weight in own]
     # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
+    # linear is (N - step) / N there; older versions had 1 - step / N, the same in float32
     lr_scheduler = get_scheduler(
         config.lr_scheduler,
         optimizer,
