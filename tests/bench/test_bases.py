@@ -21,7 +21,7 @@ def test_random_weights_of_any_shape() -> None:
         embeds = base.encode_prompts(["a photo of a person"], MINI_SEQUENCE_LENGTH)
         latents = base.encode_images(torch.zeros(1, 3, 32, 32))
         velocity = base.predict_velocity(torch.ones_like(latents), torch.tensor([0.5]), embeds, 3.5)
-        assert base.transformer.dtype == base.part("text_encoder_2").dtype == base.vae.dtype == dtype
+        assert base.transformer.dtype == base.part("text_encoder_2").dtype == base.part("vae").dtype == dtype
         assert torch.get_default_dtype() == torch.float32
         for output in (latents, velocity, base.decode_latents(velocity)):
             assert output.isfinite().all()

@@ -84,7 +84,7 @@ def prepare(
 
 
 def check_fits(config: Config, family: Family | None) -> None:
-    """Raise `UserError` for what this machine or the base's family can't do; a family not known is not asked."""
+    """Raise `UserError` for what this machine or the base's family, where it is known yet, can't do."""
     if config.report_to == "wandb" and find_spec("wandb") is None:
         raise UserError(
             "report_to: expected wandb to be there, found none; pip install -e '.[wandb]' installs it"
