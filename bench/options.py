@@ -42,13 +42,13 @@ class Options:
     skip_reference: bool
     out: Path
 
-    def config(self, study: str) -> Config:
+    def config(self, name: str) -> Config:
         """A config of train/config/ under the options; its images are those in train/datasets/.
 
         Raises:
             UserError: for any fault in it; for a compiled transformer beside the reference.
         """
-        config = load_config(study, self.overrides, TRAIN / "config", METHODS, train_methods())
+        config = load_config(name, self.overrides, TRAIN / "config", METHODS, train_methods())
         if config.compile and not self.skip_reference:
             raise UserError("compile: expected 0 beside the reference, whose transformer it is too, found 1")
         return replace(config, datasets_folder=str(TRAIN / config.datasets_folder))

@@ -25,12 +25,12 @@ from bench.measuring import OURS, REFERENCE, Side, compare, now, report
 from bench.options import Options, parse
 from bench.reference import ReferenceTraining
 from utils.config.runs import Run, expand_runs
-from utils.data.pairs import load_pairs
 from utils.errors import UserError, run_cli
 from utils.flow.passes import PairBatch
 from utils.models.base import Base
 from utils.training.batches import Batches, PairBatches
 from utils.training.methods import build_objective
+from utils.training.sources import ImagePairs
 from utils.training.trainer import train
 
 WARM_UP = 3  # steps; the first allocates the optimizer's state
@@ -77,10 +77,7 @@ class Training:
         self.base, self.run, self.steps = base, run, options.steps
         self.total = WARM_UP + options.steps + 1
         self.first_logged, self.losses = 0, dict[str, dict[str, float]]()
-        self.pairs = load_pairs(
-            *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
-            run.config.pair_count,
-        )
+        self.pairs = ImagePairs.of(run).pairs
         self.embeds = base.encode_prompts([""], run.config.max_sequence_length)
 
     def ours(self) -> float:

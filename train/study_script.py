@@ -20,8 +20,16 @@ from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
-from utils.jobs.prepare import CONFIG_FOLDER, Experiment, list_runs, load_base
+from utils.jobs.prepare import (
+    CONFIG_FOLDER,
+    Experiment,
+    check_fits,
+    enter_config_folder,
+    list_runs,
+    load_base,
+)
 from utils.machine import check_writable, resolve_device, resolve_model_path
+from utils.models.families import family_at
 from utils.study.plan import Cell, Plan, expand_cells, load_plan
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs, SliderPrompts
@@ -32,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     methods = methods_from(ImagePairs, SliderPrompts)
     args = _parser(methods).parse_intermixed_args(argv)
+    enter_config_folder()
     plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, methods)
     cells = expand_cells(plan, CONFIG_FOLDER)
+    _check_fits(cells)
     if args.dry_run:
         list_runs([cell.run for cell in cells], lambda run: {"weights": run.weights_path()})
         return 0
@@ -55,6 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:  # a comparison that is stopped reports what it has
         failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
         _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
+
+
+def _check_fits(cells: Sequence[Cell]) -> None:
+    """Raise `UserError` for settings or prompts that the base's family can't do."""
+    path = cells[0].run.config.pretrained_model_name_or_path  # of all cells
+    family = family_at(resolve_model_path(path))
+    for cell in cells:
+        check_fits(cell.run.config, family)
+        if family is not None:
+            cell.source.check_fits(family)
 
 
 def _check_sources(cells: Sequence[Cell]) -> None:

@@ -49,9 +49,23 @@ def test_a_methods_own_file_trains_it(method: str) -> None:
     assert from_its_folder.stdout == from_repository.stdout.split("\n", 1)[1]
 
 
+def test_a_plan_is_found_from_the_repository() -> None:
+    arguments = ("train/study_script.py", "--c=study", "--preset=small", "--dry-run")
+    done = call(*arguments, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert f"in {TRAIN}, which paths are relative to" in done.stdout
+    assert call("study_script.py", *arguments[1:], cwd=TRAIN).stdout == done.stdout.split("\n", 1)[1]
+
+
+def test_a_loras_path_is_relative_to_train_from_the_repository() -> None:
+    done = call("train/eval_scripts/calibrate.py", "output/none.safetensors", cwd=REPOSITORY)
+    assert (done.returncode, f"in {TRAIN}, which paths" in done.stdout) == (2, True)
+    assert "error: output/none.safetensors: " in done.stderr
+
+
 def test_a_methods_own_file_is_its_method_whatever_the_yaml_says(site: Path, script: Script) -> None:
     status, out, err = script("train_image_fm", "--c=mini", "datasets=age", "train_iteration=1")
     assert status == 0, err
     (config,) = Path("output/models").rglob("config.yaml")
     assert read_config(config).python_name == "train_image_fm"
-    assert "python_name=train_image_fm" in out.splitlines()[-1] or "next:" in out
+    assert "python_name=train_image_fm" in out.splitlines()[-1]

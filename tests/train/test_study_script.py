@@ -131,6 +131,21 @@ def test_a_judge_without_weights_is_told_before_training(compare: Callable) -> N
     assert not list(Path("output").rglob("*.safetensors"))
 
 
+def test_what_the_base_cant_do_is_reported_before_it_is_loaded(compare: Callable, loads: list) -> None:
+    for override, fault in {
+        "resolution=100": "resolution: expected a multiple of 16, found 100",
+        "train_method=layers": "train_method: expected one of full, image, xattn, xattn-strict, found",
+    }.items():
+        for dry in ((), ("--dry-run",)):
+            status, _, err = compare(override, *dry)
+            assert (status, loads, fault in err) == (2, [], True), err
+    text = Path("texts/age.yaml")
+    text.write_text(text.read_text().replace("resolution: 32", "resolution: 20"))
+    status, _, err = compare("methods=[slider_text]")
+    assert (status, loads) == (2, [])
+    assert f"{text}: resolution: expected a multiple of 16, found 20" in err
+
+
 def test_a_failing_cell_is_reported_and_the_others_go_on(
     compare: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

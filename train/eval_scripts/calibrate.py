@@ -28,8 +28,9 @@ from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
-from utils.jobs.prepare import CONFIG_FOLDER, Experiment, load_base
+from utils.jobs.prepare import CONFIG_FOLDER, Experiment, enter_config_folder, load_base
 from utils.machine import resolve_model_path
+from utils.training.sources import ImagePairs
 
 if TYPE_CHECKING:
     from utils.lora.calibration import Calibration
@@ -40,6 +41,7 @@ FIRST_IDENTITY = 2_000_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write; 0 as the exit status."""
     args = _parser().parse_intermixed_args(argv)
+    enter_config_folder()
     from utils.lora.files import read_metadata, update_metadata
 
     metadata = read_metadata(args.lora)
@@ -70,7 +72,6 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     """
     import torch
 
-    from utils.data.pairs import load_pairs
     from utils.generation.sweep import applied_lora, sweep_images
     from utils.lora.calibration import PAIRS_STRENGTH, Calibration
     from utils.measure.judges import JUDGES_TOOLS, LIMITS, build_judge, load_tools
@@ -78,9 +79,7 @@ def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float |
     from utils.models.base import PromptEmbeds
 
     config = run.config
-    pairs = load_pairs(
-        run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count
-    )
+    pairs = ImagePairs.of(run).pairs
     probe = face_probe(run.dataset) if config.judge == "probe" else None
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     prompts = choose_prompts(run, seeds)

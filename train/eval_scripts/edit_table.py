@@ -50,19 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # here, so that the checks above come at once
     from tinyflux.edits import measure, results_table, write_results
     from tinyflux.judge import attribute_of
-    from utils.data.pairs import load_pairs
     from utils.models.base import PromptEmbeds
     from utils.report.tables import markdown_table
 
     for run in experiment.runs:
         attribute_of(run.dataset)
-    pairs = {
-        run.dataset: load_pairs(
-            *(run.source_folder, run.target_folder, run.config.resolution, run.config.resize),
-            run.config.pair_count,
-        )
-        for run in experiment.runs
-    }
+    pairs = {run.dataset: ImagePairs.of(run).pairs for run in experiment.runs}
     reader = probe_reader()
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
     measured = []

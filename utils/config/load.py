@@ -37,9 +37,9 @@ def load_config(
     unchecked. All faults come together in one `UserError`: a missing YAML or base, unknown keys, wrong types,
     values out of range, keys that contradict each other.
     """
-    study_path = find_yaml(config_dir, name, "config")
+    path = find_yaml(config_dir, name, "config")
     command, faults = parse_overrides(overrides)
-    layers = {study_path.name: read_mapping(study_path), "command line": command}
+    layers = {path.name: read_mapping(path), "command line": command}
     return layer_config(layers, config_dir, methods, train_methods, faults)
 
 

@@ -29,7 +29,7 @@ def parse_args(
         parser.add_argument(
             "--resume",
             action="store_true",
-            help="go on with trainings that were stopped, from their last save",
+            help="resume trainings that were stopped, from their last save",
         )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
     args = parser.parse_intermixed_args(argv)

@@ -15,7 +15,7 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
     """Generate with the LoRA of every run, or list what would be for a dry run.
 
     Args:
-        study: what to generate.
+        experiment: what to generate.
         train_script: the script that trains its runs, to say when a LoRA is missing.
 
     Returns:
@@ -52,7 +52,7 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     """Edit every photograph of a config, or list what would be for a dry run.
 
     Args:
-        study: what to edit, and how.
+        experiment: what to edit, and how.
         train_script: the script that trains inversion LoRAs, to say when one is missing.
 
     Returns:

@@ -97,15 +97,11 @@ def measure_images(
         folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
         list_runs(experiment.runs, lambda run: {"images": options.images or folders or run.seeds_folder})
         return 0
-    from utils.data.pairs import load_pairs
     from utils.measure.judges import load_tools
 
     series = [_series(run, options) for run in experiment.runs]
     config = experiment.config
-    pairs = [
-        load_pairs(run.source_folder, run.target_folder, config.resolution, config.resize, config.pair_count)
-        for run in experiment.runs
-    ]
+    pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
     if config.judge == "probe":
         for of_run in series:

@@ -132,7 +132,7 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
     """Load the config's base model and encode all prompts; the text encoders are let go.
 
     Args:
-        study: gives the model path, device, dtype and number of tokens.
+        experiment: gives the model path, device, dtype and number of tokens.
         prompts: every prompt that any of the runs needs.
 
     Returns:

@@ -66,7 +66,7 @@ def training_worker(
     With several processes, a fault that is not all processes' own ends everything.
 
     Args:
-        study: the base and the machine.
+        experiment: the base and the machine.
         sources: what each run learns from, by its name.
         fingerprints: of the sources, as they were when they were read.
         runs: those to be done in this process.
