@@ -69,7 +69,7 @@ def card(file: str, metadata: Mapping[str, str]) -> str:
         date=metadata["date"],
         software=f"pairedit {metadata['pairedit_version']}, {software}",
     )
-    return str(made)
+    return f"{str(made).rstrip()}\n"
 
 
 def push_to_hub(run: Run) -> str:

@@ -54,7 +54,7 @@ def read_lora(path: Path) -> LoraFile:
         name = recognise(tensors)
         loras = FORMATS[name].decode(tensors, metadata)
     except Misfit as misfit:
-        raise UserError(f"{path}: expected a LoRA for FLUX, found: {misfit}") from None
+        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}") from None
     own = {key for layout in FORMATS.values() for key in layout.header}
     return LoraFile(loras, {key: text for key, text in metadata.items() if key not in own}, name)
 

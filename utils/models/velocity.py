@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.flow.mixes import Mix
+from utils.flow.passes import EMPTY
 from utils.models.adapters import use_mixes
 from utils.models.base import Base, PromptEmbeds
 
@@ -28,7 +29,7 @@ class PromptedVelocity:
     embeds: Mapping[str, PromptEmbeds]
     guidance_scale: float
 
-    def __call__(self, x_t: Tensor, sigma: Tensor, prompts: Sequence[str] = ("",)) -> Tensor:
+    def __call__(self, x_t: Tensor, sigma: Tensor, prompts: Sequence[str] = EMPTY) -> Tensor:
         """Velocity (B, C, h, w) at x_t (B, C, h, w), sigma (B,), with the adapters now active.
 
         Each of len(prompts) equal parts of the batch goes under its own prompt.

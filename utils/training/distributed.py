@@ -154,7 +154,7 @@ def shared_faults() -> Iterator[None]:
 def interruptible_together() -> Iterator[Callable[[], bool]]:
     """`interruptible`, to be asked once a step: all processes get True after the same one.
 
-    What one noted in a step is sent to all in the background, and holds from the step after: none waits.
+    What one noted in a step reaches all in the background, and holds from the step after: none waits.
     """
     with interruptible() as interrupted:
         if process_count() == 1:
