@@ -63,6 +63,13 @@ def test_a_loras_path_is_relative_to_train_from_the_repository() -> None:
     assert "error: output/none.safetensors: " in done.stderr
 
 
+def test_a_command_that_is_told_works_where_it_is_told() -> None:
+    arguments = ("gen_image_script.py", "--c=train_image", "train_iteration=3")
+    done = call(f"train/{arguments[0]}", *arguments[1:], cwd=REPOSITORY)
+    assert "python train/train_image_script.py --c=train_image" in done.stderr
+    assert "python train_image_script.py --c=train_image" in call(*arguments, cwd=TRAIN).stderr
+
+
 def test_a_methods_own_file_is_its_method_whatever_the_yaml_says(site: Path, script: Script) -> None:
     status, out, err = script("train_image_fm", "--c=mini", "datasets=age", "train_iteration=1")
     assert status == 0, err

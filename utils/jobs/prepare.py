@@ -41,6 +41,7 @@ class Experiment:
     arguments: Sequence[str] = ()
     dry_run: bool = False
     training: bool = False
+    scripts: Path = Path()
 
     @cached_property
     def runs(self) -> Sequence[Run]:
@@ -49,8 +50,8 @@ class Experiment:
         return method_of(self.config.python_name).source.runs(self.config, given)
 
     def command(self, script: str) -> str:
-        """The command that runs another script on this same config."""
-        return shlex.join(["python", script, *self.arguments])
+        """The command that runs another script on this same config, from where this one was started."""
+        return shlex.join(["python", str(self.scripts / script), *self.arguments])
 
 
 def prepare(
@@ -70,7 +71,7 @@ def prepare(
     """
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
-    enter_config_folder()
+    scripts = enter_config_folder()
     config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
@@ -80,6 +81,7 @@ def prepare(
         arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
         dry_run=args.dry_run,
         training=training,
+        scripts=scripts,
     )
 
 
@@ -94,22 +96,26 @@ def check_fits(config: Config, family: Family | None) -> None:
         family.linears(config.train_method)
 
 
-def enter_config_folder() -> None:
+def enter_config_folder() -> Path:
     """Go to the folder of the script that runs, the one with config/ in it, unless there is one here.
 
     So a command works from the repository as from its own folder; paths are relative to the latter.
+
+    Returns:
+        The way there from where the command was started.
 
     Raises:
         UserError: where there is neither.
     """
     if CONFIG_FOLDER.is_dir():
-        return
+        return Path()
     of_script = Path(sys.argv[0]).resolve().parents if Path.cwd().is_relative_to(REPOSITORY) else ()
     for folder in of_script:
         if folder.is_relative_to(REPOSITORY) and (folder / CONFIG_FOLDER).is_dir():
             print(f"in {folder}, which paths are relative to", flush=True)
+            way = Path(os.path.relpath(folder))
             os.chdir(folder)
-            return
+            return way
     raise UserError(f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}")
 
 

@@ -63,7 +63,7 @@ def _inspect(args: argparse.Namespace) -> None:
     _print("norm", f"{math.hypot(*norms.values()):.4g} of alpha / rank B A, over all linears")
     _print("", f"{norms[greatest]:.4g} the greatest, {greatest}")
     _print("", f"{norms[least]:.4g} the least, {least}")
-    for key, text in sorted(file.metadata.items()):
+    for key, text in sorted((key, text) for key, text in file.metadata.items() if key != "format"):
         for number, line in enumerate(_readable(text).splitlines() or [""]):
             _print(key if number == 0 else "", line)
 

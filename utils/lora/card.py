@@ -61,7 +61,7 @@ def card(file: str, metadata: Mapping[str, str]) -> str:
         method=metadata["method"],
         about=metadata["about"],
         file=file,
-        skips=config["skips"],
+        skips=" or ".join(map(str, config["skips"])),
         steps=config["num_inference_steps"],
         learned_from="\n".join(lists),
         settings="\n".join(f"| `{name}` | {config[name]} |" for name in settings),
