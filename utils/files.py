@@ -8,7 +8,45 @@ from pathlib import Path
 
 from utils.errors import UserError, nearest
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# The formats that are read, by Pillow's name. No other is opened, whatever the suffix: some start a program.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm"),
+    "PCX": (".pcx",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "QOI": (".qoi",),
+    "DDS": (".dds",),
+    "ICO": (".ico",),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+# What lies beside images and is none: captions, notes, what other trainers and file managers leave.
+COMPANIONS = (
+    *(
+        ".txt",
+        ".caption",
+        ".md",
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".csv",
+        ".xml",
+        ".xmp",
+        ".html",
+    ),
+    *(".npz", ".npy", ".pt", ".safetensors", ".db", ".ini", ".log", ".py"),
+)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -59,14 +97,24 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def find_images(folder: Path) -> dict[str, Path]:
-    """Map stem to path for the images of a folder, in natural order; hidden and other files are passed over.
+    """Map stem to path for the images of a folder, in natural order.
 
-    Raises `UserError` on a missing folder (naming the datasets beside it), on one without images, and on a
-    stem found twice.
+    Hidden files, folders and `COMPANIONS` are passed over; any other file is meant to be an image.
+
+    Raises `UserError` on a missing folder (naming the datasets beside it), on one without images, on files of
+    which none is read, and on a stem found twice.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder of images, found none{_datasets_beside(folder)}")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    seen = [path for path in folder.iterdir() if path.name[0] != "."]
+    files = [path for path in seen if path.suffix.lower() in SUFFIXES]
+    passed_over = (*SUFFIXES, *COMPANIONS)
+    strange = [path.name for path in seen if path.suffix.lower() not in passed_over and path.is_file()]
+    if strange:
+        raise UserError(
+            f"{folder}: expected images ({' '.join(SUFFIXES)}), found {', '.join(sorted(strange))}; "
+            "save as one of these, or move elsewhere"
+        )
     found: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: (_natural(path.stem), path.name)):
         if path.stem in found:
