@@ -34,7 +34,15 @@ CONFIG_FOLDER = Path("config")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config as the command line gave it, read and checked, with its runs."""
+    """A config as the command line gave it, read and checked, with its runs.
+
+    Attributes:
+        config: read and checked, without its sweep taken apart.
+        model_path: folder of the base model.
+        arguments: of the command line, to be said in commands that come next.
+        dry_run, training: whether it only lists, and whether it trains.
+        scripts: the way to the scripts' folder from where the command was started.
+    """
 
     config: Config
     model_path: str
