@@ -118,6 +118,14 @@ def test_a_reference_yaml_loads_unchanged(folder: Path) -> None:
     assert len(names) == 2 * 3
 
 
+def test_a_prompt_typed_by_hand_wins_over_the_yamls_prompts_file(folder: Path) -> None:
+    (folder / "reference.yaml").write_text(REFERENCE)
+    typed = load_config("reference", ["prompt=a dog"], folder)
+    assert (typed.use_prompts_file, typed.prompt) == (False, ["a dog"])
+    assert load_config("reference", ["prompt=a dog", "use_prompts_file=1"], folder).use_prompts_file
+    assert load_config("reference", ["count_gen=1"], folder).use_prompts_file
+
+
 def test_what_is_saved_is_read_back(folder: Path, tmp_path: Path) -> None:
     config = load_config("study", ["prompt=a: b, c", "device=0", "config_name=007"], folder)
     save_config(config, tmp_path / "run" / "config.yaml")

@@ -39,6 +39,8 @@ def load_config(
     """
     path = find_yaml(config_dir, name, "config")
     command, faults = parse_overrides(overrides)
+    if "prompt" in command:  # typed by hand, so meant, whatever prompts file the YAML has
+        command.setdefault("use_prompts_file", False)
     layers = {path.name: read_mapping(path), "command line": command}
     return layer_config(layers, config_dir, methods, train_methods, faults)
 
