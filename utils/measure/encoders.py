@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
@@ -41,12 +41,6 @@ class Unavailable:
 
     def __str__(self) -> str:
         return f"{self.name}: not available: {self.reason}; to have it: {self.remedy}"
-
-
-class Embedder(Protocol):
-    """What turns images (B, 3, H, W) into embeddings (B, D)."""
-
-    def embed(self, images: Tensor) -> Tensor: ...
 
 
 class ClipEmbedder:
