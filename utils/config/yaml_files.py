@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from utils.config.yaml_text import parse_yaml
 from utils.errors import UserError, nearest
 
 
@@ -27,14 +26,13 @@ def find_yaml(folder: Path, name: str, what: str) -> Path:
 
 
 def load_yaml(path: Path) -> Any:
-    """The plain content of a YAML file; ${...} stays as it is written. Raises `UserError` if unreadable."""
+    """The content of a YAML file, its scalars as they are written; raises `UserError` if unreadable."""
     try:
-        loaded = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected YAML, found {shorten(error)}") from None
     except OSError as error:
         raise UserError(f"{path}: expected a readable file, found {error.strerror or error}") from None
-    return OmegaConf.to_container(loaded)
 
 
 def shorten(value: object) -> str:
