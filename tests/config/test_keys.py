@@ -127,12 +127,6 @@ def test_what_may_be_written_otherwise(key: str, value: object, typed: object) -
         assert list(map(type, found)) == list(map(type, typed))
 
 
-def test_a_text_that_no_saved_config_could_hold_is_refused() -> None:
-    for value in ("of ${", ["of ${"]):
-        with pytest.raises(ValueError, match="expected a list of texts"):
-            coerce("prompt", value)
-
-
 ADDED = '    momentum: float = key(TRAINING, 0.5, "a toy key", ge=0, le=1)\n'
 USE = """
 from pathlib import Path

@@ -80,7 +80,7 @@ def test_attributes_begin_all_four_prompts(path: Path) -> None:
         ("  neutral: person\n", "", "found none of neutral"),
         ("neutral:", "nuetral:", "unknown field 'nuetral' (did you mean 'neutral'?)"),
         ("enhance", "enlarge", "action: expected one of enhance, erase, found 'enlarge'"),
-        ("guidance_scale: 2", "guidance_scale: much", "guidance_scale: expected a number, more than 0"),
+        ("guidance_scale: 2", "guidance_scale: much", "guidance_scale: expected a number, found 'much'"),
         ("guidance_scale: 2", "guidance_scale: -2", "guidance_scale: expected more than 0"),
         ("resolution: 128", "resolution: -16", 'resolution: expected 1 to 8192, or "base", found -16'),
         ("batch_size: 1", "batch_size: 1.0", "batch_size: expected a whole number, found 1.0"),

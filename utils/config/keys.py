@@ -8,22 +8,22 @@ expected is said in words made of the same line. A group says what depends on it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from utils.config import values
+from utils.config.yaml_files import shorten
+from utils.config.yaml_text import Plain
+from utils.names import expand_path, is_clean, is_name, is_path
+
 GREATEST = 1e9
 """Of any number but a seed; what is beyond overflows somewhere."""
-NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f]*[^/\\\x00-\x1f\s][^/\\\x00-\x1f]*")
-"""Names become parts of the paths that are written to: none may lead out of the output folder."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Key:
         filled: whether a list must have entries.
         auto: whether the text auto, kept as an empty list, leaves it to something else.
         commas: whether a list may be one text with commas.
+        path: whether it is a path, in which ~ and $NAME are replaced.
         by_plan: whether the plan of a study makes it.
         expected: what it must be, in words, where these can't be made of the rest.
     """
@@ -69,6 +70,7 @@ class Key:
     filled: bool = False
     auto: bool = False
     commas: bool = True
+    path: bool = False
     by_plan: bool = False
     expected: str = ""
 
@@ -93,23 +95,14 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-def is_name(text: str) -> bool:
-    """Whether a text may be a part of a path."""
-    return NAME.fullmatch(text) is not None
-
-
-def is_filled(text: str) -> bool:
-    """Whether a text holds anything."""
-    return bool(text.strip())
-
-
 A_NAME: dict[str, Any] = {"check": is_name, "expected": "a name, without / or \\"}
 NAMES: dict[str, Any] = {
     "check": is_name,
     "filled": True,
     "expected": "at least one entry, each a name without / or \\",
 }
-A_PATH: dict[str, Any] = {"check": is_filled, "expected": "a name or path"}
+A_PATH: dict[str, Any] = {"check": is_path, "expected": "a name or path", "path": True}
+PATH_OR_NONE: dict[str, Any] = {"check": is_clean, "expected": 'a path or name, or ""', "path": True}
 
 
 @lru_cache
@@ -136,21 +129,26 @@ def default_of(each: Field[Any]) -> Any:
 def coerce(owner: type, name: str, value: Any) -> Any:
     """Turn a YAML value into the type of a key: 1 -> True, "0,0.8,1" -> [0.0, 0.8, 1.0], "a" -> ["a"].
 
-    An empty value (None) is "" for text and [] for a list. Raises ValueError "expected ..., found ..." on a
-    wrong type, on NaN and infinity, and on a value outside the key's bounds.
+    An empty value (None) is "" for text and [] for a list; paths are expanded. Raises ValueError "expected
+    ..., found ..." on a wrong type, on NaN and infinity, on a value outside the key's bounds, on a text that
+    needs quotes, and on a path with a variable that is not set.
     """
     own, kind = keys_of(owner)[name], kinds_of(owner)[name]
     if own.auto and value in ("auto", []):
         return []
-    found = value
+    found = shorten(repr(value))
     if get_origin(kind) is list:
         value = _as_list(own, value)
-    elif kind is str and value is None:
+    elif kind is str and values.is_null(value):
         value = ""
+    try:
+        value = _read_texts(own, kind, value)
+    except ValueError as error:
+        raise ValueError(f"expected {takes(own, kind)}, found {found}; {error}") from None
     try:
         return _adapter(owner, name).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"expected {_expected(own, kind, error)}, found {found!r}") from None
+        raise ValueError(f"expected {_expected(own, kind, error)}, found {found}") from None
 
 
 @lru_cache
@@ -194,45 +192,35 @@ def _checked(check: Callable[[str], bool]) -> Callable[[str], str]:
     return checked
 
 
-# Types are strict, since pydantic's leniency takes "yes" as a flag and 16.0 as a whole number; what may be
-# written otherwise is read here. A ValueError is a wrong type.
-
-
-def _flag(value: Any) -> Any:
-    """1 and 0 are flags, and so is the text of a command line."""
-    written = {"true": True, "1": True, "false": False, "0": False}
-    if isinstance(value, str):
-        return written.get(value, value)
-    return bool(value) if type(value) is int and value in (0, 1) else value
-
-
-def _text(value: Any) -> Any:
-    """A number is the text it is written as; ${ alone is none, as `save_config` could not write it."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str) and "${" in value:
-        try:
-            OmegaConf.create([value])
-        except OmegaConfBaseException as error:
-            raise ValueError(str(error)) from None
-    return value
-
-
+# Types are strict, since pydantic's leniency takes 16.0 as a whole number; what may be written otherwise is
+# read here. A ValueError is a wrong type.
 _READERS: dict[Any, Callable[[Any], Any]] = {
-    int: lambda value: int(value) if isinstance(value, str) else value,
-    float: lambda value: float(value) if isinstance(value, str) else value,
-    bool: _flag,
-    str: _text,
+    int: values.whole,
+    float: values.number,
+    bool: values.flag,
+    str: lambda value: value,  # read before, see `_read_texts`
 }
 
 
 def _as_list(own: Key, value: Any) -> Any:
     # where whole texts are wanted and one at least, an empty one is one: an empty prompt is a prompt
-    if value is None or (value == "" and (own.commas or not own.filled)):
+    if values.is_null(value) or (value == "" and (own.commas or not own.filled)):
         return []
     if isinstance(value, str) and own.commas:
-        return [] if not value.strip() else [part.strip() for part in value.split(",")]
+        comment = getattr(value, "comment", "")  # of the last part
+        parts = [part.strip() for part in value.split(",")] if value.strip() else []
+        return [*parts[:-1], Plain(parts[-1], comment)] if comment and parts else parts
     return value if isinstance(value, list) else [value]
+
+
+def _read_texts(own: Key, kind: Any, value: Any) -> Any:
+    """The text, or each of a list; raises ValueError, in words, for what is not clear as it is written."""
+    if isinstance(value, list) and kind == list[str]:
+        return [_read_texts(own, str, each) for each in value]
+    if kind is not str:
+        return value
+    value = values.text(value)
+    return expand_path(value) if own.path and isinstance(value, str) else value
 
 
 # --- words ---

@@ -6,16 +6,17 @@ itself), config/NAME.yaml, key=value on the command line. Run from train/, as th
     python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from utils.config.schema import KEYS, Config, coerce, contradictions
 from utils.config.yaml_files import find_yaml, load_yaml, shorten
+from utils.config.yaml_text import parse_yaml
 from utils.errors import UserError, nearest
 from utils.files import write_atomically
 from utils.machine import REPOSITORY
@@ -92,7 +93,8 @@ def read_settings(layers: Mapping[str, dict[str, Any]], faults: Sequence[str] = 
 
 def save_config(config: Config, path: Path) -> None:
     """Write every key with its resolved value as YAML, making the folder."""
-    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
+    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, width=math.inf)
+    write_atomically(path, text.encode())
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -105,23 +107,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Split key=value arguments; text is taken as it stands, anything else is read as YAML."""
-    values, faults = {}, []
+    values: dict[str, Any] = {}
+    faults = []
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            faults.append(f"command line: expected key=value, found {override!r}")
+            faults.append(f"command line: expected key=value, found {shorten(repr(override))}")
         elif KEYS.get(key) is str or (KEYS.get(key) == list[str] and not text.startswith("[")):
             values[key] = text
-        elif KEYS.get(key) == list[str]:  # entries stay as they are written: 0610 is no number
-            try:
-                values[key] = yaml.load(text, Loader=yaml.BaseLoader)
-            except yaml.YAMLError:
-                faults.append(f"command line: {key}: expected a list, found {text!r}")
         else:
             try:
-                values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload, index]
-            except (yaml.YAMLError, OmegaConfBaseException):
-                faults.append(f"command line: {key}: expected a YAML value, found {text!r}")
+                values[key] = parse_yaml(text)
+            except yaml.YAMLError:
+                faults.append(f"command line: {key}: expected a YAML value, found {shorten(repr(text))}")
     return values, faults
 
 

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from utils.config.keys import A_NAME, A_PATH, NAMES, Group, is_filled, key, keys_of, kinds_of
+from utils.config.keys import A_NAME, A_PATH, NAMES, PATH_OR_NONE, Group, key, keys_of, kinds_of
 from utils.config.keys import coerce as coerce_key
+from utils.names import is_path
 
 SliderScale = float | tuple[float, ...]
 """A slider's position; of several LoRAs together, one of each."""
@@ -61,7 +62,7 @@ class Config:
     quantization: str = key(BASE, "none", "of the frozen base's blocks: nf4 by bitsandbytes, int8 and fp8 by torchao", one_of=("none", "nf4", "int8", "fp8"))
     max_sequence_length: int = key(BASE, 512, "tokens a prompt", ge=1)
 
-    datasets_folder: str = key(DATA, "datasets", "where datasets lie; of text sliders, prompt files")
+    datasets_folder: str = key(DATA, "datasets", "where datasets lie; of text sliders, prompt files", **PATH_OR_NONE)
     datasets: list[str] = key(DATA, ["glasses"], "names of datasets, a run each", by_plan=True, **NAMES)
     source_folder: str = key(DATA, "source", "images before the edit", **A_PATH)
     target_folder: str = key(DATA, "target", "images after it", **A_PATH)
@@ -99,12 +100,12 @@ class Config:
     push_to_hub: str = key(SAVING, "", "OWNER/NAME on the hub, for a config of one run: the LoRA and its card are uploaded")
 
     prompt: list[str] = key(GENERATION, ["image of a person"], "one a dataset, the last goes on", filled=True, commas=False, expected="at least one prompt")
-    use_prompts_file: bool = key(GENERATION, False, "draw prompts from prompts_file in place of prompt")
-    prompts_file: list[str] = key(GENERATION, ["prompts-person.yaml"], "in prompts/, one a dataset", filled=True, check=is_filled, expected="at least one entry")
+    use_prompts_file: bool = key(GENERATION, False, "the prompts of prompts_file in turn, one a seed, in place of prompt")
+    prompts_file: list[str] = key(GENERATION, ["prompts-person.yaml"], "YAML lists in prompts/, one a dataset", filled=True, check=is_path, expected="at least one entry", path=True)
     skips: list[int] = key(GENERATION, [14], "step index from which the adapter is active, a row each", ge=0, filled=True)
 
     use_trained_lora_path: bool = key(IMAGES, False, "apply trained_lora_path in place of each run's own LoRA")
-    trained_lora_path: list[str] = key(IMAGES, [], "LoRA files; several act together", commas=False)
+    trained_lora_path: list[str] = key(IMAGES, [], "LoRA files; several act together", commas=False, check=is_path, expected="a list of paths", path=True)
     other_base: bool = key(IMAGES, False, "apply LoRAs that say they were trained on another base all the same")
     scales: list[float] = key(IMAGES, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "slider scales; auto: what the LoRA's calibration says (eval_scripts/calibrate.py)", filled=True, auto=True)
     lora_scales: list[list[float]] = key(IMAGES, [], "for several trained_lora_path, one list each, every combination; none: scales for all", commas=False)
@@ -115,18 +116,18 @@ class Config:
     output_folder_gen: str = key(IMAGES, "output/eval/image/", "where images are written", **A_PATH)
 
     image_ids: list[str] = key(PHOTOGRAPHS, [], "stems in the source folder; none: all of them")
-    semantic_lora_path: str = key(PHOTOGRAPHS, "", "the edit, a LoRA file")
+    semantic_lora_path: str = key(PHOTOGRAPHS, "", "the edit, a LoRA file", **PATH_OR_NONE)
     semantic_cfg_scale: float = key(PHOTOGRAPHS, 0.75, "w, the strength of the edit beside the inversion LoRA")
     inversion: str = key(PHOTOGRAPHS, "lora", "how a photograph is found in the flow; see docs/photographs.md", one_of=("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit"))
     inversion_rule: str = key(PHOTOGRAPHS, "difference", "how the edit joins an inversion LoRA", one_of=("difference", "joint", "authors"))
 
     judge: str = key(MEASURING, "clip", "what says how far an edit has got: clip (and dinov2), or probe, the face world's own", one_of=("clip", "probe"))
-    clip_weights: str = key(MEASURING, "openai/clip-vit-large-patch14", "CLIP")
-    dinov2_weights: str = key(MEASURING, "facebook/dinov2-base", "DINOv2")
-    lpips_alex_weights: str = key(MEASURING, "torchvision", "LPIPS's AlexNet; torchvision fetches its own")
-    lpips_vgg_weights: str = key(MEASURING, "torchvision", "LPIPS's VGG")
-    arcface_weights: str = key(MEASURING, "", "ArcFace, an .onnx file")
-    inception_weights: str = key(MEASURING, "", "torch-fidelity's file for FID and KID; torch-fidelity fetches it")
+    clip_weights: str = key(MEASURING, "openai/clip-vit-large-patch14", "CLIP", **PATH_OR_NONE)
+    dinov2_weights: str = key(MEASURING, "facebook/dinov2-base", "DINOv2", **PATH_OR_NONE)
+    lpips_alex_weights: str = key(MEASURING, "torchvision", "LPIPS's AlexNet; torchvision fetches its own", **PATH_OR_NONE)
+    lpips_vgg_weights: str = key(MEASURING, "torchvision", "LPIPS's VGG", **PATH_OR_NONE)
+    arcface_weights: str = key(MEASURING, "", "ArcFace, an .onnx file", **PATH_OR_NONE)
+    inception_weights: str = key(MEASURING, "", "torch-fidelity's file for FID and KID; torch-fidelity fetches it", **PATH_OR_NONE)
     # fmt: on
 
 

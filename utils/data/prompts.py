@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.keys import Group, coerce, key, keys_of, kinds_of, takes
+from utils.config.values import text
 from utils.config.yaml_files import load_yaml, shorten
+from utils.config.yaml_text import Plain
 from utils.errors import UserError, nearest
 
 PROMPTS = Group("prompts", "of a text slider")
@@ -46,10 +48,22 @@ _PROMPTS = _FIELDS[:4]
 
 
 def load_prompts(path: Path) -> list[str]:
-    """Read a YAML list of prompts; raises `UserError` unless it holds at least one text and nothing else."""
-    prompts = load_yaml(path)
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise UserError(f"{path}: expected a YAML list of prompts, found {shorten(prompts)}")
+    """Read a YAML list of prompts, each as it is written: 1999 and yes are prompts, too.
+
+    Raises:
+        UserError: unless it holds at least one text and nothing else; what needs quotes is named.
+    """
+    entries = load_yaml(path)
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{path}: expected a YAML list of prompts, found {shorten(entries)}")
+    prompts, faults = [], []
+    for number, entry in enumerate(entries, 1):
+        try:
+            prompts.append(_text(entry))
+        except ValueError as error:
+            faults.append(f"entry {number}: {error}")
+    if faults:
+        raise UserError(f"{path}: expected a YAML list of prompts, found {'; '.join(faults)}")
     return prompts
 
 
@@ -85,11 +99,10 @@ def load_slider_prompts(path: Path) -> list[SliderPrompt]:
 
 def _expand(entry: dict[str, Any]) -> list[SliderPrompt]:
     """One prompt for every attribute."""
-    values = {name: entry[name] for name in _FIELDS}
-    values["resolution"] = 0 if entry["resolution"] == BASE else entry["resolution"]
+    values = {name: _value(name, entry[name]) for name in _FIELDS}
     return [
         SliderPrompt(**values | {name: f"{attribute} {values[name]}".strip() for name in _PROMPTS})
-        for attribute in entry.get(ATTRIBUTES) or [""]
+        for attribute in _value(ATTRIBUTES, entry.get(ATTRIBUTES)) or [""]
     ]
 
 
@@ -103,22 +116,35 @@ def _faults(entry: Any) -> list[str]:
         faults.append(f"expected the fields {', '.join(_FIELDS)}, found none of {', '.join(missing)}")
     for name in known:
         try:
-            _check(name, entry.get(name))
+            _value(name, entry.get(name))
         except ValueError as error:
             faults += [f"{name}: {error}"] if name in entry else []
     return faults
 
 
-def _check(name: str, value: Any) -> None:
-    """Raise ValueError, in words, for what a field can't be."""
+def _value(name: str, value: Any) -> Any:
+    """A field's value out of a YAML's; raises ValueError, in words, for what it can't be."""
     found = shorten(repr(value))
     if name == ATTRIBUTES:
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, list | None):
             raise ValueError(f"expected a list of texts, found {found}")
-    elif name in _PROMPTS and not isinstance(value, str):  # a prompt is written as text, not as a number
-        raise ValueError(f"expected a text, found {found}")
-    elif (name, value) != ("resolution", BASE):
-        if isinstance(value, str) and name not in (*_PROMPTS, "action"):  # nor is a number written as text
-            wanted = takes(keys_of(SliderPrompt)[name], kinds_of(SliderPrompt)[name])
-            raise ValueError(f"expected {wanted}, found {found}")
-        coerce(SliderPrompt, name, value)
+        return [_text(each) for each in value or []]
+    if name in _PROMPTS:
+        return _text(value)
+    if name == "resolution" and value == BASE:
+        return 0
+    if isinstance(value, str) and not isinstance(value, Plain) and name != "action":  # a number in quotes
+        wanted = takes(keys_of(SliderPrompt)[name], kinds_of(SliderPrompt)[name])
+        raise ValueError(f"expected {wanted}, found {found}")
+    return coerce(SliderPrompt, name, value)
+
+
+def _text(value: Any) -> str:
+    """A prompt as it is written; raises ValueError, in words, for what is none."""
+    try:
+        read = text(value)
+    except ValueError as error:
+        raise ValueError(f"expected a text, found {shorten(repr(value))}; {error}") from None
+    if not isinstance(read, str):
+        raise ValueError(f"expected a text, found {shorten(repr(value))}")
+    return read

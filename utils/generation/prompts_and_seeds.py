@@ -44,7 +44,7 @@ def choose_seeds(config: Config) -> list[int]:
 
 
 def choose_prompts(run: Run, seeds: Sequence[int]) -> list[str]:
-    """One prompt a seed: the run's own, or one drawn from its prompts file, by the seed alone.
+    """One prompt a seed: the run's own, or those of its prompts file in turn, the first with the first seed.
 
     Raises:
         UserError: if the prompts file is missing or no list of prompts.
@@ -52,4 +52,4 @@ def choose_prompts(run: Run, seeds: Sequence[int]) -> list[str]:
     if not run.config.use_prompts_file:
         return [run.prompt] * len(seeds)
     prompts = load_prompts(run.prompts_path)
-    return [random.Random(seed).choice(prompts) for seed in seeds]
+    return [prompts[index % len(prompts)] for index in range(len(seeds))]
