@@ -63,7 +63,7 @@ def test_cells_are_the_product_of_the_axes(folder: Path) -> None:
 def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:
     small = plan(folder, "scales=1,0,0.5", "train_iteration=7", "etas={train_image: [2, 4]}", preset="small")
     assert (small.seeds, small.noise_scales, small.scales) == (1, {}, [0.0, 0.5, 1.0])
-    assert small.settings == {"base": "small", "rank": 4, "train_iteration": 7}
+    assert small.settings == {"base": "small", "rank": "4", "train_iteration": "7"}
     cells = expand_cells(small, folder)
     assert [cell.label for cell in cells] == ["train_image, eta 2", "train_image, eta 4", "slider_text"]
     assert {cell.run.config.train_iteration for cell in cells} == {7}

@@ -13,32 +13,37 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def find_yaml(folder: Path, name: str, what: str) -> Path:
-    """The YAML `name`, with or without .yaml or .yml, of a folder; `name` may be a path, ~ in it, too.
+    """The YAML `name` of a folder, with or without its suffix; `name` may lead there from here, too.
 
     Raises:
         UserError: it is not there, or under both suffixes; the line begins with `what`, the key that named
             it, and tells which are.
     """
+    said = f"{what} {shorten(repr(name))}"
     try:
-        asked = folder / as_path(name)
-        suffixed = asked.suffix in SUFFIXES
-        paths = [asked] if suffixed else [asked.with_name(asked.name + suffix) for suffix in SUFFIXES]
-        found = [path for path in paths if path.is_file()]
+        asked = as_path(name)
+        places = [folder / asked] + ([asked] if len(asked.parts) > 1 else [])
+        found = next(filter(None, map(_with_suffix, places)), [])
     except (ValueError, OSError) as error:  # as of a name that is too long
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{what}: expected a name or path, found {shorten(repr(name))}; {reason}") from None
+        raise UserError(f"{said}: expected a name or path, found none; {reason}") from None
     if len(found) > 1:
-        raise UserError(
-            f"{what} {shorten(repr(name))}: expected one file, found {found[0]} and {found[1].name}"
-        )
+        raise UserError(f"{said}: expected one file, found {found[0]} and {found[1].name}")
     if found:
         return found[0]
-    there = sorted({path.stem for suffix in SUFFIXES for path in asked.parent.glob(f"*{suffix}")})
-    stem = asked.stem if suffixed else asked.name
+    beside = places[0].parent if places[0].parent.is_dir() else folder
+    there = sorted({path.stem for suffix in SUFFIXES for path in beside.glob(f"*{suffix}")})
+    wanted = places[0].with_name(f"{asked.name.removesuffix('.yaml')}.yaml")
     raise UserError(
-        f"{what} {shorten(repr(name))}: expected a file {paths[0]}, found none{nearest(stem, there)}; "
+        f"{said}: expected a file {wanted}, found none{nearest(wanted.stem, there)}; "
         f"there are: {', '.join(there) or 'none'}"
     )
+
+
+def _with_suffix(path: Path) -> list[Path]:
+    """The files that a path with or without a YAML's suffix is."""
+    paths = [path] if path.suffix in SUFFIXES else [path.with_name(path.name + end) for end in SUFFIXES]
+    return [each for each in paths if each.is_file()]
 
 
 def load_yaml(path: Path) -> Any:
@@ -46,12 +51,8 @@ def load_yaml(path: Path) -> Any:
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        quoted = (
-            ""
-            if isinstance(error, UnicodeDecodeError)
-            else "; a text with signs such as : [ ' in it is quoted"
-        )
-        raise UserError(f"{path}: expected YAML, found {shorten(error)}{quoted}") from None
+        hint = "; a text with signs such as : [ ' in it is quoted" if isinstance(error, YAMLError) else ""
+        raise UserError(f"{path}: expected YAML, found {shorten(error)}{hint}") from None
     except OSError as error:
         raise UserError(f"{path}: expected a readable file, found {error.strerror or error}") from None
 
