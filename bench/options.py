@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.arguments import whole
+from utils.arguments import Parser, path_option, whole
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.errors import UserError
@@ -66,11 +65,9 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
         SystemExit: as argparse does, also for steps or repeats below 1.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {module}",
         description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--base", default="tinyflux", help="a name in train/config/base/ (tinyflux)")
     parser.add_argument(
@@ -81,7 +78,7 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
         parser.add_argument("--steps", type=whole(), default=20, help="timed steps a turn (20)")
     parser.add_argument("--repeats", type=whole(), default=5, help="turns of each side (5)")
     parser.add_argument("--skip-reference", action="store_true", help="measure this framework alone")
-    parser.add_argument("--out", type=Path, help="the JSON (train/output/bench/COMMAND_BASE.json)")
+    parser.add_argument("--out", type=path_option, help="the JSON (train/output/bench/COMMAND_BASE.json)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the config")
     args = parser.parse_intermixed_args(argv)
     steps = getattr(args, "steps", 1)

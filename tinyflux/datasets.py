@@ -6,7 +6,6 @@ writes train/datasets/NAME/{source,target}/SEED.png for every edit and style, th
 them alone as NAME_single; and portraits that stand for photographs in train/datasets/real_person/source.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tinyflux.faces import to_uint8
 from tinyflux.people import EDITS_YES_NO, STYLES, People, sample_people, with_attribute
 from tinyflux.render import render
 from tinyflux.seeds import DATASETS, REAL
+from utils.arguments import Parser, path_option
 
 FOLDER = Path(__file__).resolve().parent.parent / "train" / "datasets"
 
@@ -113,8 +113,10 @@ def write_datasets(folder: Path) -> int:
 
 def main() -> None:
     """Parse the command line and write."""
-    parser = argparse.ArgumentParser(description="Render the image pairs of the face world.")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the datasets (train/datasets)")
+    parser = Parser(description="Render the image pairs of the face world.")
+    parser.add_argument(
+        "--out", type=path_option, default=FOLDER, help="folder of the datasets (train/datasets)"
+    )
     folder = parser.parse_args().out
     print(f"{write_datasets(folder)} images in {folder}")
 

@@ -6,7 +6,6 @@ python -m tinyflux.evaluate --grid tinyflux/samples.png      and draws the READM
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from tinyflux.people import ATTRIBUTES, EDITS, STYLES, YES_NO, People, sample_pe
 from tinyflux.probe import Probe, load_probe, truth, visible
 from tinyflux.render import render
 from tinyflux.seeds import DISJOINT, HELD_OUT
+from utils.arguments import Parser, path_option, whole
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.data.pixels import to_images
@@ -122,15 +122,15 @@ def sample_grid(base: Base, config: Config, path: Path) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--weights", type=Path, default=HERE / "weights")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--weights", type=path_option, default=HERE / "weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
-    parser.add_argument("--faces", type=int, default=1024, help="held-out people for autoencoder and probe")
-    parser.add_argument("--samples", type=int, default=64, help="images a prompt")
-    parser.add_argument("--frechet", type=int, default=512, help="images a set for the Fréchet distance")
-    parser.add_argument("--grid", type=Path, help="also draw a grid of samples to this file")
+    parser.add_argument(
+        "--faces", type=whole(), default=1024, help="held-out people for autoencoder and probe"
+    )
+    parser.add_argument("--samples", type=whole(), default=64, help="images a prompt")
+    parser.add_argument("--frechet", type=whole(), default=512, help="images a set for the Fréchet distance")
+    parser.add_argument("--grid", type=path_option, help="also draw a grid of samples to this file")
     args = parser.parse_args()
     device = resolve_device(args.device)
     base = load_base_model(str(args.weights), device, torch.float32)

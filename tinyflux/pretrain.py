@@ -7,7 +7,6 @@ Every stage goes on where it was cut off; delete the work folder to begin anew.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tinyflux.probe import Probe, probe_losses, save_probe
 from tinyflux.seeds import TRAIN
 from tinyflux.text import tie_cases
 from tinyflux.vae import encode_pixels, reconstruct, train_vae
+from utils.arguments import Parser, path_option
 from utils.machine import resolve_device
 
 HERE = Path(__file__).parent
@@ -157,11 +157,11 @@ def pretrain(recipe: Recipe, work: Path, out: Path, device: torch.device) -> Non
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--work", type=path_option, default=HERE / "work", help="renders, latents and checkpoints"
     )
-    parser.add_argument("--work", type=Path, default=HERE / "work", help="renders, latents and checkpoints")
-    parser.add_argument("--out", type=Path, default=HERE / "weights", help="the finished weights")
+    parser.add_argument("--out", type=path_option, default=HERE / "weights", help="the finished weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
     args = parser.parse_args()
     pretrain(Recipe(), args.work, args.out, resolve_device(args.device))

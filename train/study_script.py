@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from utils.arguments import Parser
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
@@ -135,10 +136,8 @@ def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], comman
 
 def _parser(methods: Mapping[str, str]) -> argparse.ArgumentParser:
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=f"{__doc__}\nmethods:{listed}",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--c", required=True, metavar="NAME", help="a plan: the YAML of that name in config/")
     parser.add_argument("--preset", default="", metavar="NAME", help="one of the plan's presets")

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any, NoReturn
 
-from utils.errors import nearest
+from utils.errors import nearest, shown
+from utils.names import as_path, find_lora, read_number
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, without abbreviations; errors are one line, escaped and not too long."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """As `argparse.ArgumentParser`; a description keeps its lines."""
+        kept = argparse.RawDescriptionHelpFormatter
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": kept, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with usage, one line and status 2."""
+        super().error(shown(message))
 
 
 def whole(least: int = 1) -> Callable[[str], int]:
@@ -65,12 +81,25 @@ def names(known: Collection[str]) -> Callable[[str], list[str]]:
     return parse
 
 
+def path_option(text: str) -> Path:
+    """A path; ~ and $NAME in it are replaced."""
+    try:
+        return as_path(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"expected a path, found {text!r}; {error}") from None
+
+
+def lora_option(text: str) -> Path:
+    """The path of a LoRA; see `find_lora`."""
+    return find_lora(path_option(text))
+
+
 def named_path(text: str) -> tuple[str, Path]:
     """NAME=FILE."""
-    name, _, path = text.partition("=")
-    if not path:
+    name, _, file = text.partition("=")
+    if not file:
         raise ArgumentTypeError(f"expected ATTRIBUTE=FILE, found {text!r}")
-    return name, Path(path)
+    return name, path_option(file)
 
 
 def path_at_scale(text: str) -> tuple[float, Path]:
@@ -78,12 +107,12 @@ def path_at_scale(text: str) -> tuple[float, Path]:
     scale, _, folder = text.partition("=")
     if not math.isfinite(_float(scale)) or not folder:
         raise ArgumentTypeError(f"expected SCALE=FOLDER, found {text!r}")
-    return float(scale), Path(folder)
+    return float(scale), path_option(folder)
 
 
 def _float(text: str) -> float:
     """A number, NaN for what is none."""
     try:
-        return float(text)
+        return read_number(text)
     except ValueError:
         return math.nan

@@ -6,9 +6,16 @@ exception is a fault of ours and keeps its traceback.
 """
 
 import difflib
+import errno
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn
+
+LONGEST = 2000
+"""Characters of a message: a terminal's page; what goes on longer is cut in its middle."""
 
 
 class UserError(Exception):
@@ -16,25 +23,94 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         """Keep `message` in one line that a terminal shows as it is, whatever was found."""
-        line = " ".join(message.splitlines())
-        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
+        super().__init__(shown(message))
+
+
+def shown(text: str) -> str:
+    """A text in one line of at most `LONGEST` characters, control characters as their escapes."""
+    line = " ".join(_ends(text).splitlines())
+    return _ends("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
+
+
+def _ends(text: str) -> str:
+    """A text without its middle, if it is too long."""
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2 - 20
+    return f"{text[:half]} [... {len(text) - 2 * half} more ...] {text[-half:]}"
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit the process.
 
-    The exit status is main's own (None = 0), 2 with "error: <message>" on stderr after a `UserError`, and 130
-    (128 + SIGINT, as shells have it) after Ctrl-C. Any other exception passes through with its traceback.
+    The exit status is main's own (None = 0), 2 with "error: <message>" on stderr after a `UserError` or on
+    a full disk, 130 (128 + SIGINT, as shells have it) after Ctrl-C, and 141 (128 + SIGPIPE), without a word,
+    where whoever read the output has gone, as `head` does. Any other exception keeps its traceback.
     """
     try:
-        status = main()
+        status = _status_of(main)
+        sys.stdout.flush()
     except UserError as error:
+        status = 2
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt as interrupt:
+        status = 130
         print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        sys.exit(130)
-    sys.exit(status or 0)
+    except OSError as error:
+        if reader_gone():
+            status = _leave_pipe()
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            status = 2
+            print(f"error: {full_disk(error)}", file=sys.stderr)
+        else:
+            raise
+    sys.exit(status)
+
+
+def _status_of(main: Callable[[], int | None]) -> int | str:
+    """What main gives, or leaves with, as argparse does after --help."""
+    try:
+        return main() or 0
+    except SystemExit as left:
+        return left.code or 0
+
+
+def reader_gone() -> bool:
+    """Whether standard output or error is a pipe that nobody reads any more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            return True
+        except OSError:  # told by whoever writes next
+            continue
+    return False
+
+
+def _leave_pipe() -> int:
+    """Let nothing more be written; gives the exit status."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    return 141
+
+
+def full_disk(error: OSError) -> str:
+    """Which folder has no room left, in one line: the file's, or whichever is full."""
+    if error.filename:
+        where = str(Path(os.fsdecode(error.filename)).parent)
+    else:
+        folders = {str(Path.cwd()), os.environ.get("TMPDIR", "/tmp"), str(Path.home())}
+        full = sorted(folder for folder in folders if os.path.isdir(folder) and not _room(folder))
+        where = ", ".join(full) or "a folder that is written to"
+    return f"{where}: expected room to write, found: {os.strerror(error.errno or errno.ENOSPC)}"
+
+
+def _room(folder: str) -> bool:
+    return shutil.disk_usage(folder).free >= 2**20
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

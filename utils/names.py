@@ -1,4 +1,8 @@
-"""Names and paths as people write them: which are safe to make and to print; what ~ and $NAME are."""
+"""Names, paths and numbers as people write them.
+
+Names are safe to make and to print; ~ and $NAME in paths are replaced, a LoRA is found by its run's folder;
+numbers are decimal: 010 is ten, and 0x1F, 0o17, 1_000 and 1:30 are none.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,51 @@ import os
 import re
 from pathlib import Path
 
+from utils.errors import nearest
+
 _CONTROLS = "\x00-\x1f\x7f-\x9f"
 # What turns the direction of a line or ends it; a surrogate is a byte that is no UTF-8.
 _TURNS = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 CONTROL = re.compile(f"[{_CONTROLS}{_TURNS}]")
 """What no name has: a terminal obeys it, or shows another name than there is."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, as file systems have it."""
+LORA_SUFFIXES = (".safetensors", ".pt")
+_STEP = re.compile(r".*_(\d+)epoch")
 _IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\]*[^/\\\s][^/\\]*")
+_WHOLE = re.compile(r"[-+]?[0-9]+")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.?(inf|nan)", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
+
+
+def read_whole(text: str) -> int:
+    """A whole number of its digits; raises ValueError for anything else."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError("no whole number")
+    return int(text)
+
+
+def read_number(text: str) -> float:
+    """A number as it is written, .inf and .nan, too; raises ValueError for anything else."""
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("no number")
+    return float(text)
 
 
 def is_name(text: str) -> bool:
     """Whether a text may be a part of a path: it leads out of no folder, and has no control characters."""
-    return _NAME.fullmatch(text) is not None and is_clean(text)
+    return _NAME.fullmatch(text) is not None and is_path(text)
 
 
 def is_path(text: str) -> bool:
-    """Whether a text may be a path: it holds something, and no control characters."""
-    return bool(text.strip()) and is_clean(text)
+    """Whether a text may be a path: it holds something, no control characters, no name too long to be one."""
+    if not text.strip() or not is_clean(text):
+        return False
+    return max(len(part.encode()) for part in re.split(r"[/\\]", text)) <= LONGEST_NAME
 
 
 def is_clean(text: str) -> bool:
@@ -62,5 +93,33 @@ def expand_path(text: str) -> str:
 def as_path(text: str) -> Path:
     """A path as it was typed, expanded; raises ValueError, in words, for what is none."""
     if not is_path(text):
-        raise ValueError("it is empty or holds control characters")
+        raise ValueError("it is empty, too long, or holds control characters")
     return Path(expand_path(text))
+
+
+def find_lora(path: Path) -> Path:
+    """The LoRA file that a path means: itself, without its suffix, or by its run's folder, the last step's.
+
+    Where there is none, `path` as it is; `beside` says what there is.
+    """
+    if path.is_dir():
+        loras = sorted(path.glob("*.safetensors"))
+        steps = {int(found.group(1)): lora for lora in loras if (found := _STEP.fullmatch(lora.stem))}
+        return steps[max(steps)] if steps else loras[0] if len(loras) == 1 else path
+    if path.exists() or not path.name:
+        return path
+    named = (path.with_name(path.name + suffix) for suffix in LORA_SUFFIXES)
+    return next((file for file in named if file.is_file()), path)
+
+
+def beside(path: Path) -> str:
+    """What LoRAs there are in place of a path that is none; "" where nothing is near."""
+    folder = path if path.is_dir() else path.parent
+    names = sorted(file.name for suffix in LORA_SUFFIXES for file in folder.glob(f"*{suffix}"))
+    if path.is_dir():
+        return (
+            f"; a folder of {len(names)} LoRAs: name one: {', '.join(names)}"
+            if names
+            else "; a folder without any"
+        )
+    return nearest(path.name, names)

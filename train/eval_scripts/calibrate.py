@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyflux.judge import face_probe
-from utils.arguments import positive, whole
+from utils.arguments import Parser, path_option, positive, whole
 from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
@@ -30,6 +30,7 @@ from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.jobs.prepare import CONFIG_FOLDER, Experiment, enter_config_folder, load_base
 from utils.machine import resolve_model_path
+from utils.names import find_lora
 from utils.training.sources import ImagePairs
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write; 0 as the exit status."""
     args = _parser().parse_intermixed_args(argv)
     enter_config_folder()
+    args.lora = find_lora(args.lora)
     from utils.lora.files import read_metadata, update_metadata
 
     metadata = read_metadata(args.lora)
@@ -123,10 +125,8 @@ def _config(lora: Path, text: str, overrides: Sequence[str]) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("lora", type=Path, metavar="LORA")
+    parser = Parser(description=__doc__)
+    parser.add_argument("lora", type=path_option, metavar="LORA")
     parser.add_argument("--upto", type=positive, default=2.0)
     parser.add_argument("--identities", type=whole(), default=16)
     parser.add_argument("--limit", type=positive)

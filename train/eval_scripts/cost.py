@@ -9,12 +9,11 @@ options of its own:
 Peak memory on a CPU is the most that the whole process ever held, the text encoders included.
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from utils.arguments import Parser, path_option
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.jobs.measure import folder_of
@@ -28,8 +27,8 @@ COLUMNS = ("run", "work", "seconds", "count", "per second", "peak GiB", "device"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the records; 0 as the exit status."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", type=Path)
+    parser = Parser(add_help=False)
+    parser.add_argument("--out", type=path_option)
     argv = sys.argv[1:] if argv is None else argv
     options, arguments = parser.parse_known_args(argv)
     experiment = prepare(arguments, __doc__ or "", methods_from(ImagePairs))

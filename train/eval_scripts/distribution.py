@@ -8,13 +8,13 @@ judge is probe the face world's probe. Few images give distances that say little
   --reference FOLDER  the images to compare with
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tinyflux.judge import face_probe
+from utils.arguments import Parser, path_option
 from utils.errors import UserError, run_cli
 from utils.files import find_images
 from utils.jobs.measure import Row, Subject, measure_images
@@ -22,8 +22,8 @@ from utils.jobs.measure import Row, Subject, measure_images
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 as the exit status."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--reference", type=lambda folder: find_images(Path(folder)))
+    parser = Parser(add_help=False)
+    parser.add_argument("--reference", type=lambda folder: find_images(path_option(folder)))
     argv = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(argv)
     if options.reference is None and not {"--help", "-h"} & set(rest):

@@ -8,18 +8,18 @@ CLIP direction is text-free: the angle between what the pairs change in CLIP's s
   --text TEXT         also CLIP's score of the edited images under this text
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from tinyflux.judge import face_probe
+from utils.arguments import Parser
 from utils.errors import run_cli
 from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 as the exit status."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     parser.add_argument("--text", default="")
     argv = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(argv)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.arguments import numbers, whole
+from utils.arguments import Parser, numbers, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import check_loras, choose_prompts
@@ -83,11 +83,11 @@ def probe_reader() -> "Reader":
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and the arguments left for the config."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     parser.add_argument("--seeds", type=whole(2), default=64)
-    parser.add_argument("--first-seed", type=int, default=1_000_000)
+    parser.add_argument("--first-seed", type=whole(0), default=1_000_000)
     parser.add_argument("--scales", type=numbers(0, 1), default=[0.0, 0.25, 0.5, 0.75, 1.0])
-    parser.add_argument("--out", type=Path, default=Path("output/eval/edits"))
+    parser.add_argument("--out", type=path_option, default=Path("output/eval/edits"))
     return parser.parse_known_args(argv)
 
 

@@ -24,11 +24,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.arguments import named_path, names, whole
+from utils.arguments import Parser, named_path, names, path_option, whole
 from utils.config.schema import choices
 from utils.errors import UserError, nearest, run_cli
 from utils.jobs.prepare import load_base, prepare
 from utils.machine import check_writable
+from utils.names import beside, find_lora
 from utils.training.methods import methods_from
 from utils.training.sources import Photograph
 
@@ -60,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and the arguments left for the config."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     parser.add_argument("--edit", type=named_path, action="append", default=[])
     parser.add_argument("--portraits", type=whole(), default=32)
     parser.add_argument("--inversions", type=names(choices("inversion")), default=list(choices("inversion")))
-    parser.add_argument("--out", type=Path, default=Path("output/eval/real"))
+    parser.add_argument("--out", type=path_option, default=Path("output/eval/real"))
     return parser.parse_known_args(argv)
 
 
@@ -80,11 +81,11 @@ def _edits(given: Sequence[tuple[str, Path]]) -> dict[str, Path]:
             raise UserError(
                 f"--edit: expected one of {', '.join(known)}, found {name!r}{nearest(name, known)}"
             )
-        if not path.is_file():
-            raise UserError(f"--edit {name}: expected a LoRA file, found none at {path}")
+        if not find_lora(path).is_file():
+            raise UserError(f"--edit {name}: expected a LoRA file, found none at {path}{beside(path)}")
     if len(dict(given)) < len(given):
         raise UserError(f"--edit: expected one file an attribute, found {[name for name, _ in given]}")
-    return dict(given)
+    return {name: find_lora(path) for name, path in given}
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ The distance is the probe's where judge is probe, else LPIPS alex; the score is 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyflux.judge import face_probe
-from utils.arguments import number
+from utils.arguments import Parser, number, path_option
 from utils.errors import UserError, run_cli
 from utils.files import find_images
 from utils.jobs.measure import Row, Subject, measure_images
@@ -35,9 +34,9 @@ MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 as the exit status."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     parser.add_argument("--limit", type=number)
-    parser.add_argument("--original", type=lambda folder: find_images(Path(folder)))
+    parser.add_argument("--original", type=lambda folder: find_images(path_option(folder)))
     argv = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(argv)
 

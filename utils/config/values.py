@@ -1,7 +1,4 @@
-"""Texts of a YAML or a command line as the types of keys; a ValueError says in words what is unclear.
-
-Numbers are decimal: 010 is ten, and 0x1F, 0o17, 1_000 and 1:30 are none.
-"""
+"""Texts of a YAML or a command line as the types of keys; a ValueError says in words what is unclear."""
 
 from __future__ import annotations
 
@@ -9,34 +6,21 @@ import re
 from typing import Any
 
 from utils.config.yaml_text import Plain
-from utils.names import check_text
+from utils.names import check_text, read_number, read_whole
 
-_WHOLE = re.compile(r"[-+]?[0-9]+")
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.?(inf|nan)", re.IGNORECASE)
 _NULLS = ("null", "Null", "NULL", "~")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _PLAIN_FLAGS = {"yes": True, "on": True, "no": False, "off": False}
 
 
 def whole(value: Any) -> Any:
-    """A whole number of its digits."""
-    if not isinstance(value, str):
-        return value
-    if not _WHOLE.fullmatch(value):
-        raise ValueError("no whole number")
-    return int(value)
+    """A whole number, of its digits where it is a text."""
+    return read_whole(value) if isinstance(value, str) else value
 
 
 def number(value: Any) -> Any:
-    """A number as it is written; .inf and .nan, too, for bounds to refuse."""
-    if not isinstance(value, str):
-        return value
-    if _NOT_FINITE.fullmatch(value):
-        return float(value.replace(".", ""))
-    if not _NUMBER.fullmatch(value):
-        raise ValueError("no number")
-    return float(value)
+    """A number, as it is written where it is a text."""
+    return read_number(value) if isinstance(value, str) else value
 
 
 def flag(value: Any) -> Any:

@@ -8,6 +8,7 @@ from utils.config.runs import Run
 from utils.config.schema import Config
 from utils.data.prompts import load_prompts
 from utils.errors import UserError
+from utils.names import beside
 
 
 def check_loras(runs: Sequence[Run], train_command: str) -> None:
@@ -22,14 +23,15 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
         return
     paths = ", ".join(dict.fromkeys(map(str, missing)))
     if runs[0].config.use_trained_lora_path:
-        raise UserError(f"trained_lora_path: expected a LoRA file, found none at {paths}")
+        raise UserError(f"trained_lora_path: expected a LoRA file, found none at {paths}{beside(missing[0])}")
     raise UserError(f"{paths}: expected a trained LoRA, found none; train it with: {train_command}")
 
 
 def check_semantic_lora(config: Config) -> None:
     """Raise `UserError` unless semantic_lora_path names a file."""
-    if not Path(config.semantic_lora_path).is_file():
-        found = f"nothing at {config.semantic_lora_path}" if config.semantic_lora_path else "none given"
+    path = Path(config.semantic_lora_path)
+    if not path.is_file():
+        found = f"none at {path}{beside(path)}" if config.semantic_lora_path else "none given"
         raise UserError(
             "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"

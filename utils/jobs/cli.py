@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from utils.arguments import Parser
 from utils.config.listing import keys_help
 
 
@@ -14,12 +15,7 @@ def parse_args(
 
     The overrides are key=value; --device and, for scripts that train, --resume become such.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=keys_help(),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(description=description, epilog=keys_help())
     parser.add_argument(
         "--c", required=True, metavar="NAME", help="a config: the YAML of that name in config/"
     )

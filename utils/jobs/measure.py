@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.arguments import path_at_scale
+from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
@@ -209,11 +209,11 @@ def _check_size(series: ImageSeries, resolution: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--images", type=Path)
+    source.add_argument("--images", type=path_option)
     source.add_argument("--at", type=path_at_scale, action="append", default=[])
-    parser.add_argument("--skip", type=int)
+    parser.add_argument("--skip", type=whole(0))
     parser.add_argument("--require", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=path_option)
     return parser

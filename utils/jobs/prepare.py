@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
 from utils.machine import REPOSITORY, resolve_device, resolve_model_path
 from utils.models.families import Family, family_at, train_methods
+from utils.names import find_lora
 from utils.training.methods import method_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def prepare(
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
     scripts = enter_config_folder()
-    config = load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
+    config = with_loras_found(load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods()))
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
     return Experiment(
@@ -91,6 +92,13 @@ def prepare(
         training=training,
         scripts=scripts,
     )
+
+
+def with_loras_found(config: Config) -> Config:
+    """The config with the file of each LoRA that it names by its run's folder or without its suffix."""
+    trained = [str(find_lora(Path(path))) for path in config.trained_lora_path]
+    semantic = config.semantic_lora_path and str(find_lora(Path(config.semantic_lora_path)))
+    return replace(config, trained_lora_path=trained, semantic_lora_path=semantic)
 
 
 def check_fits(config: Config, family: Family | None) -> None:
@@ -117,14 +125,19 @@ def enter_config_folder() -> Path:
     """
     if CONFIG_FOLDER.is_dir():
         return Path()
-    of_script = Path(sys.argv[0]).resolve().parents if Path.cwd().is_relative_to(REPOSITORY) else ()
-    for folder in of_script:
-        if folder.is_relative_to(REPOSITORY) and (folder / CONFIG_FOLDER).is_dir():
-            print(f"in {folder}, which paths are relative to", flush=True)
-            way = Path(os.path.relpath(folder))
-            os.chdir(folder)
-            return way
-    raise UserError(f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}")
+    above = Path(sys.argv[0]).resolve().parents
+    own = [
+        folder for folder in above if folder.is_relative_to(REPOSITORY) and (folder / CONFIG_FOLDER).is_dir()
+    ]
+    if own and Path.cwd().is_relative_to(REPOSITORY):
+        print(f"in {own[0]}, which paths are relative to", flush=True)
+        way = Path(os.path.relpath(own[0]))
+        os.chdir(own[0])
+        return way
+    first = shlex.join(["cd", str(own[0] if own else REPOSITORY / "train")])
+    raise UserError(
+        f"{CONFIG_FOLDER}: expected in the current folder, found none in {Path.cwd()}; first: {first}"
+    )
 
 
 def check_hub(runs: Sequence[Run]) -> None:

@@ -21,9 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.arguments import whole
+from utils.arguments import Parser, lora_option, path_option, whole
 from utils.errors import UserError, run_cli
 from utils.lora.files import read_lora, write_lora
+from utils.names import read_number
 
 if TYPE_CHECKING:
     from utils.lora.algebra import Approximation
@@ -84,7 +85,7 @@ def _merge(args: argparse.Namespace) -> None:
     from utils.lora.algebra import merge, resize
     from utils.lora.linear import Misfit
 
-    sources = [_weighted(text) for text in args.inputs]
+    sources = args.inputs
     files = [read_lora(path) for path, _ in sources]
     try:
         merged = merge([(file.loras, weight) for file, (_, weight) in zip(files, sources, strict=True)])
@@ -186,12 +187,12 @@ def _weighted(text: str) -> tuple[Path, float]:
     """FILE:WEIGHT, or FILE alone for weight 1."""
     name, colon, number = text.rpartition(":")
     try:
-        weight = float(number) if colon else 1.0
+        weight = read_number(number) if colon else 1.0
     except ValueError:
-        return Path(text), 1.0
+        return lora_option(text), 1.0
     if not math.isfinite(weight):
         raise UserError(f"{text}: expected a finite weight, found {number}")
-    return Path(name if colon else text), weight
+    return lora_option(name if colon else text), weight
 
 
 def _counts(counter: Mapping[Any, int]) -> str:
@@ -218,11 +219,9 @@ def _print(label: str, text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m utils.lora",
         description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -232,18 +231,20 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     inspect = add("inspect", _inspect, "what is in a file")
-    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.add_argument("file", type=lora_option, metavar="FILE")
     convert = add("convert", _convert, "the same LoRA in another format, without loss")
-    convert.add_argument("input", type=Path, metavar="IN")
+    convert.add_argument("input", type=lora_option, metavar="IN")
     merge = add("merge", _merge, "the weighted sum of LoRAs as one, exact without --rank")
-    merge.add_argument("inputs", nargs="+", metavar="FILE[:WEIGHT]")
+    merge.add_argument("inputs", type=_weighted, nargs="+", metavar="FILE[:WEIGHT]")
     resize = add("resize", _resize, "the nearest LoRA of a lower rank")
-    resize.add_argument("input", type=Path, metavar="IN")
+    resize.add_argument("input", type=lora_option, metavar="IN")
     extract = add("extract", _extract, "the LoRA nearest to what a tuned model changed")
-    extract.add_argument("base", type=Path, metavar="BASE", help="diffusers folder, pipeline or transformer")
-    extract.add_argument("tuned", type=Path, metavar="TUNED", help="another, of the same model")
+    extract.add_argument(
+        "base", type=path_option, metavar="BASE", help="diffusers folder, pipeline or transformer"
+    )
+    extract.add_argument("tuned", type=path_option, metavar="TUNED", help="another, of the same model")
     for sub in (convert, merge, resize, extract):
-        sub.add_argument("out", type=Path, metavar="OUT")
+        sub.add_argument("out", type=path_option, metavar="OUT")
         sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
     convert.add_argument("--to", required=True, metavar="FORMAT", help="diffusers, kohya or reference")
     for sub in (resize, extract, merge):
