@@ -20,8 +20,8 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from tqdm.auto import tqdm
 
+from utils.bars import Bar
 from utils.config.runs import Run
 from utils.config.schema import Config
 from utils.data.photos import load_photo
@@ -56,7 +56,7 @@ class ReferenceTraining:
         self.optimizer = torch.optim.AdamW([*self.content, *semantic], lr=self.config.lr)
         self.text = encode_prompt(pipeline, "", self.config)
         self.sigmas = noise_levels(pipeline, self.config)
-        self.bar = tqdm(desc="reference", unit="step")
+        self.bar = Bar(desc="reference", unit="step")
 
     def step(self) -> dict[str, float]:
         """Read and encode a pair, train both adapters on it once; the content and the semantic loss."""

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from tinyflux.faces import to_uint8
 from tinyflux.people import EDITS_YES_NO, STYLES, People, sample_people, with_attribute
 from tinyflux.render import render
 from tinyflux.seeds import DATASETS, REAL
 from utils.arguments import Parser, path_option
+from utils.bars import Bar
 
 FOLDER = Path(__file__).resolve().parent.parent / "train" / "datasets"
 
@@ -104,7 +104,7 @@ def _one_each(folder: Path, seeds: list[int], people: People) -> Iterator[tuple[
 def write_datasets(folder: Path) -> int:
     """Render every file under `folder`, making folders as needed; returns how many files."""
     files = list(all_files())
-    for path, person in tqdm(files, desc="datasets", unit="image"):
+    for path, person in Bar(files, desc="datasets", unit="image"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         pixels = to_uint8(render(person))[0].permute(1, 2, 0)
         Image.fromarray(pixels.numpy()).save(folder / path, optimize=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tinyflux.judge import attribute_of
 from tinyflux.people import COLOURS
+from utils.bars import Bar
 from utils.config.runs import Run
 from utils.data.pairs import ImagePair
 from utils.data.pixels import to_images
@@ -80,7 +80,7 @@ def measure(
     total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
     with (
         applied_lora(base.transformer, run.lora_paths[0], other_base=run.config.other_base),
-        tqdm(total=total, desc=run.dataset) as bar,
+        Bar(total=total, desc=run.dataset, unit="step") as bar,
     ):
         for batch, sweep in sweep_batches(base, embeds, seeds, [skip], scales, config, progress=bar.update):
             for scale in scales:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from tinyflux.captions import EDIT_PHRASES, NAMED_ABOVE, captions, present
 from tinyflux.people import ATTRIBUTES, EDITS, STYLES, YES_NO, People, sample_people
@@ -18,6 +17,7 @@ from tinyflux.probe import Probe, load_probe, truth, visible
 from tinyflux.render import render
 from tinyflux.seeds import DISJOINT, HELD_OUT
 from utils.arguments import Parser, path_option, whole
+from utils.bars import Bar
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.data.pixels import to_images
@@ -53,7 +53,7 @@ def pixels_of(people: People) -> Tensor:
 
 def reconstructions(base: Base, pixels: Tensor) -> Tensor:
     """Through the autoencoder and back."""
-    batches = tqdm(pixels.split(16), desc="autoencoder")
+    batches = Bar(pixels.split(16), desc="autoencoder", unit="batch")
     return torch.cat([base.decode_latents(base.encode_images(batch)).cpu() for batch in batches])
 
 
@@ -77,7 +77,7 @@ def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, floa
 def generate(base: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
     """One image (B, 3, 128, 128) in [-1, 1] a prompt, seeds counted from `first_seed`."""
     embeds = base.encode_prompts(prompts, config.max_sequence_length)
-    bar = tqdm(total=len(prompts) * config.num_inference_steps, desc="samples", unit="step")
+    bar = Bar(total=len(prompts) * config.num_inference_steps, desc="samples", unit="step")
     seeds = range(first_seed, first_seed + len(prompts))
     with bar:
         return sweep_images(base, embeds, seeds, [0], [0.0], config, progress=bar.update)[0][0.0]

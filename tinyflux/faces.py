@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
-from tqdm import tqdm
 
 from tinyflux.people import People
 from tinyflux.render import render
+from utils.bars import Bar
 
 SHARD = 1024
 _BATCH = 8
@@ -40,7 +40,7 @@ def write_shards(folder: Path, count: int, draw: Draw) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, SHARD)
     paths = [folder / f"{start:07d}.pt" for start in starts]
-    for start, path in tqdm(list(zip(starts, paths, strict=True)), desc=folder.name, unit="shard"):
+    for start, path in Bar(list(zip(starts, paths, strict=True)), desc=folder.name, unit="shard"):
         if path.exists():
             continue
         own = range(start, min(start + SHARD, count))

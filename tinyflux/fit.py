@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
+
+from utils.bars import Bar
 
 Trained = TypeVar("Trained", bound=nn.Module)
 
@@ -104,8 +105,13 @@ def fit(model: Trained, losses: LossFn, schedule: Schedule, checkpoint: Path, se
     first = _resume(state, checkpoint)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
-    bar = tqdm(
-        range(first, schedule.steps), initial=first, total=schedule.steps, desc=checkpoint.stem, mininterval=2
+    bar = Bar(
+        range(first, schedule.steps),
+        initial=first,
+        total=schedule.steps,
+        desc=checkpoint.stem,
+        unit="step",
+        mininterval=2,
     )
     model.train()
     saved = time.monotonic()

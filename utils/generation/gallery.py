@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from PIL import Image
-from tqdm.auto import tqdm
 
+from utils.bars import Bar
 from utils.config.runs import RealRun, Run
 from utils.data.photos import Photo
 from utils.data.pixels import to_images
@@ -55,7 +55,7 @@ def write_images(
     made = len(seeds) * len(config.skips) * len(scales)
     with (
         recorded(run.seeds_folder / "record.json", "generation", made, base.device),
-        tqdm(total=total, desc=run.dataset, unit="step") as bar,
+        Bar(total=total, desc=run.dataset, unit="step") as bar,
     ):
         for batch, images in sweep_batches(
             base, of_seeds, seeds, config.skips, scales, config, progress=bar.update

@@ -1,4 +1,4 @@
-"""One view of runs that other processes are at, read off what those write."""
+"""One view of runs that other processes are at, read off what those write; without a terminal, lines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from utils.bars import Bar
 from utils.config.runs import Run
 from utils.jobs.outcomes import Outcome
 
@@ -23,11 +24,11 @@ class Progress:
         """Note what is there before; `runs`: at least one."""
         self._runs = runs
         self._sizes = {run.name: _size(run) for run in runs}
-        self._bars: dict[str, tqdm] = {}
+        self._bars: dict[str, Bar] = {}
         self._shown: tuple[int, int, dict[str, int]] | None = None
 
     def __enter__(self) -> Progress:
-        self._all = tqdm(total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True)
+        self._all = Bar(total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True)
         return self
 
     def __exit__(
@@ -51,16 +52,16 @@ class Progress:
         failed = sum(not outcome.path for outcome in outcomes.values())
         self._all.n = len(outcomes)
         shown = failed, self._all.n, {name: bar.n for name, bar in self._bars.items()}
-        if shown != self._shown:  # where no terminal is, every refresh is a line
+        if shown != self._shown:
             self._shown = shown
             self._all.set_postfix(running=len(self._bars), failed=failed, refresh=False)
             for bar in [self._all, *self._bars.values()]:
                 bar.refresh()
 
-    def _bar(self, run: Run) -> tqdm:
+    def _bar(self, run: Run) -> Bar:
         if run.name not in self._bars:
             steps = run.config.train_iteration
-            self._bars[run.name] = tqdm(
+            self._bars[run.name] = Bar(
                 total=steps, desc=run.name, unit="step", leave=False, dynamic_ncols=True
             )
         return self._bars[run.name]

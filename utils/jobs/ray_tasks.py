@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import exceptions
-from tqdm.auto import tqdm
 
 from utils.config.runs import Run
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, in_one_line
@@ -133,7 +132,7 @@ def _outcome(ended: Any) -> Outcome | None:
     except _LOST:
         return None
     except exceptions.RayError as error:  # before it began: its output is nowhere else
-        tqdm.write(str(error), file=sys.stderr)
+        print(str(error), file=sys.stderr, flush=True)
         return Outcome(fault=in_one_line(getattr(error, "cause", error)), ours=True)
 
 

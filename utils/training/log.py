@@ -18,8 +18,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from utils.bars import Bar
 from utils.config.runs import Run
 from utils.files import write_atomically
 from utils.training.checkpoints import Checkpoint
@@ -52,7 +52,7 @@ class TrainingLog:
         self.accelerator.init_trackers(PROJECT[name], init_kwargs={name: own.get(name, {})})
         on_main(_cut_log, self.run.log_path, self.done)
         steps, silent = self.run.config.train_iteration, not is_main()
-        self._bar = tqdm(total=steps, initial=self.done, desc=self.run.dataset, unit="step", disable=silent)
+        self._bar = Bar(total=steps, initial=self.done, desc=self.run.dataset, unit="step", silent=silent)
         self._started = time.perf_counter()
         return self
 
