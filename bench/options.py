@@ -73,7 +73,7 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
     parser.add_argument(
         "--random-weights", action="store_true", help="FLUX.1-dev's shape without its weights, no download"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or N")
     if module == "bench.train":
         parser.add_argument("--steps", type=whole(), default=20, help="timed steps a turn (20)")
     parser.add_argument("--repeats", type=whole(), default=5, help="turns of each side (5)")

@@ -124,7 +124,7 @@ def main() -> None:
     """Parse the command line, measure, print."""
     parser = Parser(description=__doc__)
     parser.add_argument("--weights", type=path_option, default=HERE / "weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or N")
     parser.add_argument(
         "--faces", type=whole(), default=1024, help="held-out people for autoencoder and probe"
     )

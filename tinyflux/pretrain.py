@@ -162,7 +162,7 @@ def main() -> None:
         "--work", type=path_option, default=HERE / "work", help="renders, latents and checkpoints"
     )
     parser.add_argument("--out", type=path_option, default=HERE / "weights", help="the finished weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or N")
     args = parser.parse_args()
     pretrain(Recipe(), args.work, args.out, resolve_device(args.device))
     print(f"weights in {args.out}; measure them: python -m tinyflux.evaluate")

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.arguments import Parser
+from utils.config.listing import keys_help
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import choose_prompts
@@ -138,6 +139,7 @@ def _parser(methods: Mapping[str, str]) -> argparse.ArgumentParser:
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     parser = Parser(
         description=f"{__doc__}\nmethods:{listed}",
+        epilog=keys_help(),
     )
     parser.add_argument("--c", required=True, metavar="NAME", help="a plan: the YAML of that name in config/")
     parser.add_argument("--preset", default="", metavar="NAME", help="one of the plan's presets")

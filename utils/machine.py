@@ -18,13 +18,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def resolve_device(device: str, warn: Callable[[str], object] = print) -> "torch.device":
-    """Turn auto, cpu, cuda, cuda:N or N into a torch device.
+    """Turn auto, cpu, mps, cuda, cuda:N or N into a torch device; auto is CUDA, else the CPU.
 
-    Without CUDA, a CUDA device becomes the CPU and `warn` gets one line saying so. With CUDA, an index beyond
-    the last raises `UserError`.
+    Where there is none of the kind, it becomes the CPU and `warn` gets one line saying so. With CUDA, an
+    index beyond the last raises `UserError`.
     """
     import torch  # here, so that reading a config stays instant
 
+    if device == "mps":
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        warn("device mps: this machine has no Apple GPU that torch can use; using the CPU")
+        return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and not count):
         return torch.device("cpu")
@@ -45,7 +50,7 @@ def resolve_model_path(name: str) -> str:
     folder is not looked for on the hub. Raises `UserError` when nothing is found, and on a folder that is no
     diffusers pipeline.
     """
-    path = Path(name).expanduser()
+    path = Path(name)
     for folder in (path, REPOSITORY / path):
         if folder.is_dir():
             if not (folder / "model_index.json").is_file():

@@ -133,4 +133,6 @@ def device_name(device: torch.device) -> str:
     """As the card calls itself; of a CPU, its kind and the threads torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple GPU {platform.machine()}"
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"

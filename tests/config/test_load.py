@@ -189,7 +189,7 @@ def test_values_from_the_command_line(folder: Path, override: str, value: object
         ("noise_scales=-1", "noise_scales: expected at least one number, none below 0, found -1"),
         ("datasets=", "datasets: expected at least one entry, each a name without / or \\, found ''"),
         ("datasets=[[a]]", "datasets: expected a list of texts, found [['a']]"),
-        ("device=gpu", "device: expected auto, cpu, cuda, cuda:N or N, found 'gpu'"),
+        ("device=gpu", "device: expected auto, cpu, mps, cuda, cuda:N or N, found 'gpu'"),
         ("dtype=int8", "dtype: expected one of float32, bfloat16, found 'int8'"),
         ("resize=crop", "resize: expected one of error, stretch, center_crop, found 'crop'"),
         ("start_step=-1", "start_step: expected 0 or more, found -1"),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from tinyflux.judge import face_probe
 from utils.arguments import Parser, path_option, positive, whole
+from utils.config.listing import keys_help
 from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
@@ -125,7 +126,7 @@ def _config(lora: Path, text: str, overrides: Sequence[str]) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__, epilog=keys_help())
     parser.add_argument("lora", type=path_option, metavar="LORA")
     parser.add_argument("--upto", type=positive, default=2.0)
     parser.add_argument("--identities", type=whole(), default=16)

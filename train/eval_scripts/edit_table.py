@@ -41,8 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if experiment.config.use_trained_lora_path and len(experiment.config.trained_lora_path) > 1:
         raise UserError("trained_lora_path: expected one LoRA to measure, found several")
     if experiment.dry_run:
-        list_runs(experiment.runs, lambda run: {"lora": run.lora_paths[0], "results": options.out})
-        return 0
+        return list_runs(
+            experiment.runs,
+            lambda run: {"lora": run.lora_paths[0], "results": options.out},
+            [
+                partial(check_loras, given, ""),
+                *(partial(choose_prompts, run, [0]) for run in experiment.runs),
+            ],
+        )
     check_loras(experiment.runs, experiment.command("train_image_script.py"))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}

@@ -39,7 +39,7 @@ SEED: dict[str, Any] = {"ge": 0, "le": 2**62}
 
 
 def _is_device(text: str) -> bool:
-    return re.fullmatch(r"auto|cpu|cuda(:\d+)?|\d+", text) is not None
+    return re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?|[0-9]+", text) is not None
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Config:
     """One config: what to train, on which pairs, and what to generate with it. Defaults suit FLUX.1-dev."""
 
     # fmt: off
-    device: str = key(MACHINE, "auto", "N alone is a CUDA index", check=_is_device, expected="auto, cpu, cuda, cuda:N or N")
+    device: str = key(MACHINE, "auto", "N alone is a CUDA index", check=_is_device, expected="auto, cpu, mps, cuda, cuda:N or N")
     launcher: str = key(MACHINE, "local", "where runs are trained: one after another here, or by Ray, where a GPU is free", one_of=("local", "ray"))
     base: str = key(MACHINE, "flux_dev", "a file in config/base/, whose keys hold where nothing else gives them", **A_PATH)
     compile: bool = key(MACHINE, False, "compile the transformer's blocks: faster steps after a minute or so")

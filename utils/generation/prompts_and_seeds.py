@@ -1,10 +1,11 @@
 """What generation needs of a run before any model is loaded: its LoRA file, its seeds and its prompts."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from utils.config.runs import Run
+from utils.config.runs import RealRun, Run
 from utils.config.schema import Config
 from utils.data.prompts import load_prompts
 from utils.errors import UserError
@@ -15,7 +16,7 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
     """Raise `UserError` unless every run's LoRA file is there, naming those that are not.
 
     Args:
-        runs: to be generated.
+        runs: to be generated; none is well.
         train_command: the command that trains them, to say in the error.
     """
     missing = [path for run in runs for path in run.lora_paths if not path.is_file()]
@@ -36,6 +37,15 @@ def check_semantic_lora(config: Config) -> None:
             "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"
         )
+
+
+def checks_of(runs: Sequence[Run]) -> list[Callable[[], object]]:
+    """What a dry run checks of what runs are given: LoRAs that the config names, and prompts.
+
+    A run's own LoRA is none of it: an earlier command makes it.
+    """
+    named = [run for run in runs if run.config.use_trained_lora_path and not isinstance(run, RealRun)]
+    return [partial(check_loras, named, ""), *(partial(choose_prompts, run, [0]) for run in runs)]
 
 
 def choose_seeds(config: Config) -> list[int]:

@@ -19,7 +19,7 @@ def parse_args(
     parser.add_argument(
         "--c", required=True, metavar="NAME", help="a config: the YAML of that name in config/"
     )
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or N; the same as device=...")
+    parser.add_argument("--device", help="auto, cpu, mps, cuda, cuda:N or N; the same as device=...")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
     if training:
         parser.add_argument(

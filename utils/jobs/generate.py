@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from utils.config.runs import RealRun, expand_real_runs
-from utils.generation.prompts_and_seeds import check_loras, check_semantic_lora, choose_prompts, choose_seeds
+from utils.generation.prompts_and_seeds import (
+    check_loras,
+    check_semantic_lora,
+    checks_of,
+    choose_prompts,
+    choose_seeds,
+)
 from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
 from utils.machine import check_writable
@@ -26,11 +33,14 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
             cannot be written.
     """
     if experiment.dry_run:
-        list_runs(
+        return list_runs(
             experiment.runs,
-            lambda run: {"lora": ", ".join(map(str, run.lora_paths)), "images": run.seeds_folder},
+            lambda run: {"lora": ", ".join(map(_or_not_yet, run.lora_paths)), "images": run.seeds_folder},
+            [
+                partial(check_loras, given, ""),
+                *(partial(choose_prompts, run, [0]) for run in experiment.runs),
+            ],
         )
-        return 0
     check_loras(experiment.runs, experiment.command(train_script))
     runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
     seeds = choose_seeds(experiment.config)
@@ -64,8 +74,17 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     """
     runs = expand_real_runs(experiment.config)
     if experiment.dry_run:
-        list_runs(runs, lambda run: {"photo": run.photograph, "images": run.seeds_folder})
-        return 0
+        own = experiment.config.inversion == "lora"
+        return list_runs(
+            runs,
+            lambda run: {
+                "photo": run.photograph,
+                **({"lora": ", ".join(map(_or_not_yet, run.lora_paths))} if own else {}),
+                "edit": experiment.config.semantic_lora_path or "none given",
+                "images": run.seeds_folder,
+            },
+            [partial(check_semantic_lora, experiment.config), *checks_of(runs)],
+        )
     check_semantic_lora(experiment.config)
     runs = [with_scales(run, [Path(experiment.config.semantic_lora_path)]) for run in runs]
     if experiment.config.inversion == "lora":
@@ -86,3 +105,8 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
         return generate_photo_run(run, base, photos[run.name], seeds, prompts[run.name], embeds)
 
     return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")
+
+
+def _or_not_yet(path: Path) -> str:
+    """A path that an earlier command makes."""
+    return str(path) if path.exists() else f"{path} (not there yet)"

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
-from utils.jobs.prepare import Experiment, list_runs, prepare
+from utils.jobs.prepare import Experiment, check_weights, list_runs, prepare
 from utils.machine import check_writable, resolve_device
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs
@@ -95,8 +96,12 @@ def measure_images(
         raise UserError(f"--at: expected one folder a scale, found scales {scales}")
     if experiment.dry_run:
         folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
-        list_runs(experiment.runs, lambda run: {"images": options.images or folders or run.seeds_folder})
-        return 0
+        given = [path for path in (options.images, *dict(options.at).values()) if path]
+        return list_runs(
+            experiment.runs,
+            lambda run: {"images": options.images or folders or run.seeds_folder},
+            [partial(_check_folder, path) for path in given] + [partial(check_weights, experiment.config)],
+        )
     from utils.measure.judges import load_tools
 
     series = [_series(run, options) for run in experiment.runs]
@@ -196,6 +201,11 @@ def _series(run: Run, options: argparse.Namespace) -> ImageSeries:
     # the config's own: what else lies there may be of an earlier training
     seeds = [] if config.use_random_seed else [str(seed) for seed in choose_seeds(config)]
     return read_tree(run.seeds_folder, skip, seeds, config.scales)
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise UserError(f"--images, --at: expected a folder of images, found none at {path}")
 
 
 def _check_size(series: ImageSeries, resolution: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from utils.config.runs import Run
-from utils.errors import UserError
+from utils.errors import UserError, reader_gone
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
@@ -42,6 +42,8 @@ def attempt(run: AnyRun, work: Callable[[AnyRun], Path]) -> Outcome:
     except FloatingPointError as error:  # says all there is to say, in one line
         return Outcome(fault=str(error), ours=True)
     except OSError as error:  # the machine's: a full disk, rights
+        if reader_gone():
+            raise
         return Outcome(fault=f"{error.filename or run.folder}: {error.strerror or error}")
     except Exception as error:
         if advice := _on_memory(error, run):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from utils.config.load import load_config
 from utils.config.runs import Run
-from utils.config.schema import Config
+from utils.config.schema import KEYS, Config
 from utils.errors import UserError
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
@@ -146,13 +146,44 @@ def check_hub(runs: Sequence[Run]) -> None:
         raise UserError(f"push_to_hub: expected a config of one run, found {len(runs)}")
 
 
-def list_runs(runs: Sequence[AnyRun], paths: Callable[[AnyRun], Mapping[str, object]]) -> None:
-    """Print each run with its paths by what they are: a dry run."""
-    print(f"{len(runs)} {_runs(runs)}, dry run: nothing is read or written")
+def list_runs(
+    runs: Sequence[AnyRun],
+    paths: Callable[[AnyRun], Mapping[str, object]],
+    checks: Sequence[Callable[[], object]] = (),
+) -> int:
+    """Print each run with its paths by what they are, and what is missing: a dry run.
+
+    Args:
+        runs: to be listed.
+        paths: of a run, by what they are.
+        checks: what the real run would check of what it is given, each raising `UserError`.
+
+    Returns:
+        The exit status: 0, or 2 with a line for each check that fails.
+    """
+    print(f"{len(runs)} {_runs(runs)}, dry run: nothing is made or written")
     for run in runs:
         print(run.name)
         for what, path in paths(run).items():
             print(f"  {what:9} {path}")
+
+    missing: dict[str, None] = {}  # a dict: what several runs miss is said once
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            missing[str(error)] = None
+    for line in missing:
+        print(f"missing: {line}", file=sys.stderr)
+    return 2 if missing else 0
+
+
+def check_weights(config: Config) -> None:
+    """Raise `UserError` for weights of measuring networks that are named by a path where nothing is."""
+    for name in (name for name in KEYS if name.endswith("_weights")):
+        path = Path(getattr(config, name))
+        if (path.is_absolute() or path.suffix or path.parts[:1] == ("..",)) and not path.exists():
+            raise UserError(f"{name}: expected weights, found none at {path}")
 
 
 def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, dict[str, PromptEmbeds]]:

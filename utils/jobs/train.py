@@ -37,8 +37,7 @@ def train_command(
     check_hub(runs)
     sources = shared({run.name: method_of(run.config.python_name).source.of(run) for run in runs})
     if experiment.dry_run:
-        list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)})
-        return 0
+        return list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)})
 
     # The fingerprints first: a file replaced meanwhile is then another one's next time.
     fingerprints = {name: source.fingerprint() for name, source in sources.items()}

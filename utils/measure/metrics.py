@@ -50,7 +50,7 @@ def bootstrap_mean(values: Tensor, level: float = 0.95, resamples: int = 2000, s
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"expected values of shape (B,) with B >= 1, found {tuple(values.shape)}")
-    values = values.detach().double().cpu()
+    values = values.detach().cpu().double()
     if len(values) == 1:
         return Interval(values.item(), math.nan, math.nan)
     # not scipy's: sliders.py resamples identities by these same draws, and tables made before keep theirs
@@ -237,7 +237,7 @@ def edit_table(
     if len(shapes) != 1:
         raise ValueError(f"expected the same identities at every scale, found shapes {sorted(shapes)}")
 
-    by_scale = torch.stack([readings_by_scale[s][edited].double().cpu() for s in scales])  # (scales, B)
+    by_scale = torch.stack([readings_by_scale[s][edited].cpu().double() for s in scales])  # (scales, B)
     steps = by_scale.mean(dim=1).diff() / pair_difference
     direction = math.copysign(1, pair_difference)
     ranks = torch.tensor(scales, dtype=torch.float64)[:, None].expand_as(by_scale)

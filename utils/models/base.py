@@ -183,10 +183,10 @@ class Base(ABC):
 
     def _release(self, *names: str) -> None:
         held = [self.parts.pop(name, None) for name in names]
-        if any(part is not None for part in held) and self.device.type == "cuda":
+        if any(part is not None for part in held) and self.device.type != "cpu":
             held.clear()
             gc.collect()
-            torch.cuda.empty_cache()
+            (torch.mps if self.device.type == "mps" else torch.cuda).empty_cache()
 
 
 def load_base_model(path: str, device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Base:
