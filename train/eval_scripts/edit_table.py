@@ -44,10 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return list_runs(
             experiment.runs,
             lambda run: {"lora": run.lora_paths[0], "results": options.out},
-            [
-                partial(check_loras, given, ""),
-                *(partial(choose_prompts, run, [0]) for run in experiment.runs),
-            ],
+            checks_of(experiment.runs),
         )
     check_loras(experiment.runs, experiment.command("train_image_script.py"))
     seeds = range(options.first_seed, options.first_seed + options.seeds)

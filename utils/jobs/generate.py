@@ -36,10 +36,7 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
         return list_runs(
             experiment.runs,
             lambda run: {"lora": ", ".join(map(_or_not_yet, run.lora_paths)), "images": run.seeds_folder},
-            [
-                partial(check_loras, given, ""),
-                *(partial(choose_prompts, run, [0]) for run in experiment.runs),
-            ],
+            checks_of(experiment.runs),
         )
     check_loras(experiment.runs, experiment.command(train_script))
     runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
