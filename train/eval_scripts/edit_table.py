@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from utils.arguments import Parser, numbers, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
-from utils.generation.prompts_and_seeds import check_loras, choose_prompts
+from utils.generation.prompts_and_seeds import check_loras, checks_of, choose_prompts
 from utils.jobs.prepare import list_runs, load_base, prepare, run_all
 from utils.machine import check_writable
 from utils.training.methods import methods_from
