@@ -8,11 +8,12 @@ exception is a fault of ours and keeps its traceback.
 import difflib
 import errno
 import os
+import select
 import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 LONGEST = 2000
 """Characters of a message: a terminal's page; what goes on longer is cut in its middle."""
@@ -77,24 +78,23 @@ def _status_of(main: Callable[[], int | None]) -> int | str:
 
 def reader_gone() -> bool:
     """Whether standard output or error is a pipe that nobody reads any more."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            return True
-        except OSError:  # told by whoever writes next
-            continue
-    return False
+    return any(map(_unread, (sys.stdout, sys.stderr)))
+
+
+def _unread(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, ValueError, OSError):  # on Windows, and of a stream in memory
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _leave_pipe() -> int:
-    """Let nothing more be written; gives the exit status."""
+    """Let nothing more be written where nobody reads; gives the exit status."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(nowhere, stream.fileno())
+    for stream in filter(_unread, (sys.stdout, sys.stderr)):
+        os.dup2(nowhere, stream.fileno())
     return 141
 
 
@@ -105,7 +105,7 @@ def full_disk(error: OSError) -> str:
     else:
         folders = {str(Path.cwd()), os.environ.get("TMPDIR", "/tmp"), str(Path.home())}
         full = sorted(folder for folder in folders if os.path.isdir(folder) and not _room(folder))
-        where = ", ".join(full) or "a folder that is written to"
+        where = ", ".join(full) or "standard output, or a folder that is written to"
     return f"{where}: expected room to write, found: {os.strerror(error.errno or errno.ENOSPC)}"
 
 

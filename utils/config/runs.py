@@ -141,7 +141,9 @@ class Run:
 
     @property
     def _prompt_slug(self) -> str:
-        return _slug(self.prompts_path.stem if self.config.use_prompts_file else self.prompt)
+        name = self.prompts_path.name
+        bare = name.removesuffix(".yaml").removesuffix(".yml")
+        return _slug(bare if self.config.use_prompts_file else self.prompt)
 
     def seed_folder(self, seed: int) -> Path:
         """One seed's images."""

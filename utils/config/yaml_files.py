@@ -41,8 +41,12 @@ def find_yaml(folder: Path, name: str, what: str) -> Path:
 
 
 def _with_suffix(path: Path) -> list[Path]:
-    """The files that a path with or without a YAML's suffix is."""
-    paths = [path] if path.suffix in SUFFIXES else [path.with_name(path.name + end) for end in SUFFIXES]
+    """The files that a path is, as it stands or with a YAML's suffix."""
+    paths = (
+        [path]
+        if path.suffix in SUFFIXES or path.is_file()
+        else [path.with_name(path.name + end) for end in SUFFIXES]
+    )
     return [each for each in paths if each.is_file()]
 
 

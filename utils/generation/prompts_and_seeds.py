@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.config.runs import RealRun, Run
 from utils.config.schema import Config
+from utils.config.yaml_files import find_yaml
 from utils.data.prompts import load_prompts
 from utils.errors import UserError
 from utils.names import beside
@@ -63,5 +64,5 @@ def choose_prompts(run: Run, seeds: Sequence[int]) -> list[str]:
     """
     if not run.config.use_prompts_file:
         return [run.prompt] * len(seeds)
-    prompts = load_prompts(run.prompts_path)
+    prompts = load_prompts(find_yaml(run.prompts_path.parent, run.prompts_path.name, "prompts_file"))
     return [prompts[index % len(prompts)] for index in range(len(seeds))]
