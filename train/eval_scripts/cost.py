@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, arguments = parser.parse_known_args(argv)
     experiment = prepare(arguments, __doc__ or "", methods_from(ImagePairs))
     if experiment.dry_run:
-        return list_runs(experiment.runs, lambda run: {"record": run.record_path})
+        list_runs(experiment.runs, lambda run: {"record": run.record_path})
+        return 0
     from utils.report.tables import markdown_table, write_records
 
     rows = [row for run in experiment.runs for row in cost_rows(run)]

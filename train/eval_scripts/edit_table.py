@@ -41,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if experiment.config.use_trained_lora_path and len(experiment.config.trained_lora_path) > 1:
         raise UserError("trained_lora_path: expected one LoRA to measure, found several")
     if experiment.dry_run:
-        return list_runs(
+        list_runs(
             experiment.runs,
             lambda run: {"lora": run.lora_paths[0], "results": options.out},
             checks_of(experiment.runs),
         )
+        return 0
     check_loras(experiment.runs, experiment.command("train_image_script.py"))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}

@@ -42,12 +42,10 @@ def find_yaml(folder: Path, name: str, what: str) -> Path:
 
 def _with_suffix(path: Path) -> list[Path]:
     """The files that a path is, as it stands or with a YAML's suffix."""
-    paths = (
-        [path]
-        if path.suffix in SUFFIXES or path.is_file()
-        else [path.with_name(path.name + end) for end in SUFFIXES]
-    )
-    return [each for each in paths if each.is_file()]
+    if path.is_file():
+        return [path]
+    ends = () if path.suffix in SUFFIXES else SUFFIXES
+    return [each for end in ends if (each := path.with_name(path.name + end)).is_file()]
 
 
 def load_yaml(path: Path) -> Any:

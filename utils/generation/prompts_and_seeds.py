@@ -33,7 +33,7 @@ def check_semantic_lora(config: Config) -> None:
     """Raise `UserError` unless semantic_lora_path names a file."""
     path = Path(config.semantic_lora_path)
     if not path.is_file():
-        found = f"none at {path}{beside(path)}" if config.semantic_lora_path else "none given"
+        found = f"nothing at {path}{beside(path)}" if config.semantic_lora_path else "none given"
         raise UserError(
             "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"

@@ -33,11 +33,12 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
             cannot be written.
     """
     if experiment.dry_run:
-        return list_runs(
+        list_runs(
             experiment.runs,
             lambda run: {"lora": ", ".join(map(_or_not_yet, run.lora_paths)), "images": run.seeds_folder},
             checks_of(experiment.runs),
         )
+        return 0
     check_loras(experiment.runs, experiment.command(train_script))
     runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
     seeds = choose_seeds(experiment.config)
@@ -72,7 +73,7 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     runs = expand_real_runs(experiment.config)
     if experiment.dry_run:
         own = experiment.config.inversion == "lora"
-        return list_runs(
+        list_runs(
             runs,
             lambda run: {
                 "photo": run.photograph,
@@ -82,6 +83,7 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
             },
             [partial(check_semantic_lora, experiment.config), *checks_of(runs)],
         )
+        return 0
     check_semantic_lora(experiment.config)
     runs = [with_scales(run, [Path(experiment.config.semantic_lora_path)]) for run in runs]
     if experiment.config.inversion == "lora":

@@ -97,11 +97,12 @@ def measure_images(
     if experiment.dry_run:
         folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
         given = [path for path in (options.images, *dict(options.at).values()) if path]
-        return list_runs(
+        list_runs(
             experiment.runs,
             lambda run: {"images": options.images or folders or run.seeds_folder},
             [partial(_check_folder, path) for path in given] + [partial(check_weights, experiment.config)],
         )
+        return 0
     from utils.measure.judges import load_tools
 
     series = [_series(run, options) for run in experiment.runs]

@@ -150,16 +150,14 @@ def list_runs(
     runs: Sequence[AnyRun],
     paths: Callable[[AnyRun], Mapping[str, object]],
     checks: Sequence[Callable[[], object]] = (),
-) -> int:
+) -> None:
     """Print each run with its paths by what they are, and what is missing: a dry run.
 
     Args:
         runs: to be listed.
         paths: of a run, by what they are.
-        checks: what the real run would check of what it is given, each raising `UserError`.
-
-    Returns:
-        The exit status: 0, or 2 with a line for each check that fails.
+        checks: what the real run would check of what it is given, each raising `UserError`; here a line
+            says what is missing, as an earlier command may be about to make it.
     """
     print(f"{len(runs)} {_runs(runs)}, dry run: nothing is made or written")
     for run in runs:
@@ -174,8 +172,7 @@ def list_runs(
         except UserError as error:
             missing[str(error)] = None
     for line in missing:
-        print(f"missing: {line}", file=sys.stderr)
-    return 2 if missing else 0
+        print(f"missing: {line}")
 
 
 def check_weights(config: Config) -> None:
