@@ -1,7 +1,7 @@
 """Generate with trained text sliders: sweep scales and skips for every run of a config, as train/ does.
 
 python gen_image_script.py --c=slider_text
-python gen_image_script.py --c=slider_text scales=-1,0,1 skips=[7,14] count_gen=8
+python gen_image_script.py --c=slider_text scales=-1,0,1 "skips=[7,14]" count_gen=8
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Learn edits from words, without pairs: train every run of a config of text sliders.
 
 python train_slider_text_script.py --c=slider_text
-python train_slider_text_script.py --c=slider_text train_iteration=100 datasets=[smile] --dry-run
+python train_slider_text_script.py --c=slider_text train_iteration=100 "datasets=[smile]" --dry-run
 
 A dataset is a file of prompts, datasets_folder/DATASET.yaml; its guidance_scale is eta, the runs' cfg_eta.
 """

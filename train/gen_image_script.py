@@ -1,7 +1,7 @@
 """Generate with trained edits: sweep scales and skips for every run of a config, a captioned grid a seed.
 
 python gen_image_script.py --c=train_image
-python gen_image_script.py --c=train_image scales=-1,0,1 skips=[7,14] count_gen=8 prompt="photo of a woman"
+python gen_image_script.py --c=train_image scales=-1,0,1 "skips=[7,14]" count_gen=8 prompt="photo of a woman"
 """
 
 from collections.abc import Sequence

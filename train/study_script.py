@@ -1,7 +1,7 @@
 """Compare methods: train, generate with and measure every cell of a plan, and write one report.
 
 python study_script.py --c=study --preset=small
-python study_script.py --c=study datasets=[glasses,age] seeds=2 --dry-run
+python study_script.py --c=study "datasets=[glasses,age]" seeds=2 --dry-run
 
 A plan (config/study.yaml) names methods x datasets x noise_scales x etas x pairs x seeds. What is done is not
 done again; a cell that fails is reported at the end and in the report, the others go on. key=value changes a

@@ -1,7 +1,7 @@
 """Learn photographs by heart, one inversion LoRA each (datasets x versions x image_ids).
 
 python train_image_real_script.py --c=train_image_real
-python train_image_real_script.py --c=train_image_real image_ids=[4000002] train_iteration=500 --dry-run
+python train_image_real_script.py --c=train_image_real "image_ids=[4000002]" train_iteration=500 --dry-run
 
 Only `inversion: lora` needs this; the other inversions need no training.
 """

@@ -1,7 +1,7 @@
 """Learn edits from image pairs: train every run of a config (datasets x versions x noise_scales).
 
 python train_image_script.py --c=train_image
-python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
+python train_image_script.py --c=train_image train_iteration=100 "datasets=[smile]" --dry-run
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError, nearest
+from utils.names import is_clean
 
 # The formats that are read, by Pillow's name. No other is opened, whatever the suffix: some start a program.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -124,6 +125,8 @@ def find_images(folder: Path) -> dict[str, Path]:
         found[path.stem] = path
     if not found:
         raise UserError(f"{folder}: expected images ({' '.join(SUFFIXES)}), found none")
+    if unsafe := [path.name for path in found.values() if not is_clean(path.name)]:
+        raise UserError(f"{folder}: expected names without control characters, found {unsafe[0]!r}; rename it")
     return found
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from utils.config.schema import KEYS, Config
 from utils.config.yaml_files import find_yaml, load_yaml
 from utils.data.prompts import load_prompts
 from utils.errors import LONGEST, UserError, run_cli
+from utils.files import find_images
 from utils.generation.prompts_and_seeds import check_semantic_lora, choose_prompts
 from utils.jobs.prepare import check_weights, list_runs, with_loras_found
-from utils.machine import resolve_device
+from utils.machine import REPOSITORY, resolve_device
 from utils.names import find_lora, is_name
 
 PATHS = (
@@ -223,6 +225,8 @@ def controls(folder: Path) -> None:
         Parser(prog="x").parse_args(["--no\x1b[31m"])
     assert "\x1b" not in err.getvalue()
     assert is_name("年齢 ñ 👩‍🦰")
+    (folder / "a\x1b[31m.png").touch()
+    assert "without control characters, found 'a\\x1b[31m.png'" in refused(lambda: find_images(folder))
 
 
 @case("a message is cut to a page")
@@ -362,3 +366,18 @@ def full(folder: Path) -> None:
         run_cli(main)
     assert left.value.code == 2
     assert err.getvalue() == f"error: {folder}: expected room to write, found: No space left on device\n"
+
+
+@case("commands in the docs and in --help are quoted for zsh, which takes [a,b] for a pattern")
+def quoted(folder: Path) -> None:
+    pages = [
+        REPOSITORY / "README.md",
+        *(REPOSITORY / "docs").glob("*.md"),
+        *(REPOSITORY / "tinyflux").glob("*.md"),
+    ]
+    scripts = [path for room in ("train", "slider_text") for path in (REPOSITORY / room).rglob("*.py")]
+    for path in [*pages, *scripts]:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *(?:python|accelerate|make) .*", text, re.MULTILINE):
+            bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", line.partition(" # ")[0])
+            assert not re.search(r"[\[\]*?]", bare), f"{path}: {line}"

@@ -6,7 +6,7 @@ python gen_image_script.py --c=train_image scales=auto
 
 Found are the scale that gives the pairs' own change, where the slider saturates, and where damage passes a
 limit. Base, pairs, prompts and skip are those of the settings in the file's header; key=value changes them
-(a text slider has no pairs: name a dataset by datasets_folder=datasets datasets=[NAME]).
+(a text slider has no pairs: name a dataset by datasets_folder=datasets "datasets=[NAME]").
 
 options:
   --upto X         measure at nine scales from 0 to X (2)

@@ -2,7 +2,7 @@
 
 cd train
 python eval_scripts/edit_table.py --c=train_image
-python eval_scripts/edit_table.py --c=train_image datasets=[glasses,smile] --seeds=16
+python eval_scripts/edit_table.py --c=train_image "datasets=[glasses,smile]" --seeds=16
 
 Identities are generated from the config's prompt, or from its prompts file if use_prompts_file is on.
 

@@ -9,7 +9,7 @@ their ranges: of the reconstruction from the portrait's, of the edit from the tr
 inversion at the skip and scale of least error of its edits.
 
 cd train
-python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edit smile=LORA skips=[8,14]
+python eval_scripts/real_table.py --c=train_image_real --edit glasses=LORA --edit smile=LORA "skips=[8,14]"
 
 options of its own:
   --edit NAME=FILE    an attribute and the LoRA that edits it; as many as you like
