@@ -126,7 +126,7 @@ def find_images(folder: Path) -> dict[str, Path]:
     if not found:
         raise UserError(f"{folder}: expected images ({' '.join(SUFFIXES)}), found none")
     if unsafe := [path.name for path in found.values() if not is_clean(path.name)]:
-        raise UserError(f"{folder}: expected names without control characters, found {unsafe[0]!r}; rename it")
+        raise UserError(f"{folder}: expected names without control characters, found {unsafe[0]!r}")
     return found
 
 
