@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.arguments import Parser, path_option, whole
+from utils.config.listing import keys_help
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.errors import UserError
@@ -68,6 +69,7 @@ def parse(argv: Sequence[str] | None, module: str, description: str) -> Options:
     parser = Parser(
         prog=f"python -m {module}",
         description=description,
+        epilog=keys_help(),
     )
     parser.add_argument("--base", default="tinyflux", help="a name in train/config/base/ (tinyflux)")
     parser.add_argument(

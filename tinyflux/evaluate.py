@@ -53,7 +53,7 @@ def pixels_of(people: People) -> Tensor:
 
 def reconstructions(base: Base, pixels: Tensor) -> Tensor:
     """Through the autoencoder and back."""
-    batches = Bar(pixels.split(16), desc="autoencoder", unit="batch")
+    batches = Bar(pixels.split(16), desc="autoencoder", unit="step")
     return torch.cat([base.decode_latents(base.encode_images(batch)).cpu() for batch in batches])
 
 

@@ -30,7 +30,7 @@ def whole(least: int = 1) -> Callable[[str], int]:
     """A whole number from `least` on."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+        if not (text.isascii() and text.isdecimal()) or int(text) < least:
             raise ArgumentTypeError(f"expected a whole number from {least} on, found {text!r}")
         return int(text)
 

@@ -53,6 +53,6 @@ class Bar(tqdm):
 
     def say(self, rest: str) -> None:
         """A line with how far it is."""
-        total = "" if self.total is None else f" of {self.total:g}"
+        total = "" if self.total is None else f" of {self.total:.12g}"
         noted = f", {self.postfix}" if self.postfix else ""
-        print(f"{self.desc}: {self.n:g}{total} {self.unit}s{rest}{noted}", file=sys.stderr, flush=True)
+        print(f"{self.desc}: {self.n:.12g}{total} {self.unit}s{rest}{noted}", file=sys.stderr, flush=True)

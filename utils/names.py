@@ -19,6 +19,8 @@ CONTROL = re.compile(f"[{_CONTROLS}{_TURNS}]")
 """What no name has: a terminal obeys it, or shows another name than there is."""
 LONGEST_NAME = 255
 """Bytes of a file's name, as file systems have it."""
+LONGEST_PATH = 2000
+"""Bytes of a path, with room for what is written below it."""
 LORA_SUFFIXES = (".safetensors", ".pt")
 _STEP = re.compile(r".*_(\d+)epoch")
 _IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -51,10 +53,16 @@ def is_name(text: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether a text may be a path: it holds something, no control characters, no name too long to be one."""
+    """Whether a text may be a path: it holds something, no control characters, and is not too long."""
     if not text.strip() or not is_clean(text):
         return False
-    return max(len(part.encode()) for part in re.split(r"[/\\]", text)) <= LONGEST_NAME
+    longest = max(len(part.encode()) for part in re.split(r"[/\\]", text))
+    return longest <= LONGEST_NAME and len(text.encode()) <= LONGEST_PATH
+
+
+def is_path_or_none(text: str) -> bool:
+    """Whether a text may be a path, or is empty."""
+    return not text or is_path(text)
 
 
 def is_clean(text: str) -> bool:
@@ -92,9 +100,10 @@ def expand_path(text: str) -> str:
 
 def as_path(text: str) -> Path:
     """A path as it was typed, expanded; raises ValueError, in words, for what is none."""
-    if not is_path(text):
+    expanded = expand_path(text)
+    if not is_path(expanded):
         raise ValueError("it is empty, too long, or holds control characters")
-    return Path(expand_path(text))
+    return Path(expanded)
 
 
 def find_lora(path: Path) -> Path:
@@ -106,20 +115,17 @@ def find_lora(path: Path) -> Path:
         loras = sorted(path.glob("*.safetensors"))
         steps = {int(found.group(1)): lora for lora in loras if (found := _STEP.fullmatch(lora.stem))}
         return steps[max(steps)] if steps else loras[0] if len(loras) == 1 else path
-    if path.exists() or not path.name:
+    # os.path's: no name is too long to be asked for
+    if os.path.exists(path) or not path.name:
         return path
     named = (path.with_name(path.name + suffix) for suffix in LORA_SUFFIXES)
-    return next((file for file in named if file.is_file()), path)
+    return next((file for file in named if os.path.isfile(file)), path)
 
 
 def beside(path: Path) -> str:
     """What LoRAs there are in place of a path that is none; "" where nothing is near."""
     folder = path if path.is_dir() else path.parent
     names = sorted(file.name for suffix in LORA_SUFFIXES for file in folder.glob(f"*{suffix}"))
-    if path.is_dir():
-        return (
-            f"; a folder of {len(names)} LoRAs: name one: {', '.join(names)}"
-            if names
-            else "; a folder without any"
-        )
-    return nearest(path.name, names)
+    if not path.is_dir():
+        return nearest(path.name, names)
+    return f"; it is a folder with {', '.join(names)}: name one" if names else "; it is a folder without any"

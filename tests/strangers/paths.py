@@ -233,7 +233,9 @@ def controls(folder: Path) -> None:
 def cut(folder: Path) -> None:
     assert len(refused(lambda: config(folder, "", *(f"{'x' * 90}{i}=1" for i in range(999))))) <= LONGEST
     assert len(refused(lambda: config(folder, "", f"rank={'9x' * 10000}"))) < 400
-    assert len(refused(lambda: find_yaml(folder, "x" * 9000, "config"))) <= 500
+    for name in ("x" * 9000, "x" * 254, "x/" * 2000, "/", "..", "."):
+        assert len(refused(lambda name=name: find_yaml(folder, name, "config"))) <= 1000
+        assert not find_lora(Path(name[:255])).is_file()
 
 
 @case("a config is found by .yml, without suffix, and by its path")

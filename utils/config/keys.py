@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from utils.config import values
 from utils.config.yaml_files import shorten
 from utils.config.yaml_text import Plain
-from utils.names import expand_path, is_clean, is_name, is_path
+from utils.names import expand_path, is_name, is_path, is_path_or_none
 
 GREATEST = 1e9
 """Of any number but a seed; what is beyond overflows somewhere."""
@@ -102,7 +102,7 @@ NAMES: dict[str, Any] = {
     "expected": "at least one entry, each a name without / or \\",
 }
 A_PATH: dict[str, Any] = {"check": is_path, "expected": "a name or path", "path": True}
-PATH_OR_NONE: dict[str, Any] = {"check": is_clean, "expected": 'a path or name, or ""', "path": True}
+PATH_OR_NONE: dict[str, Any] = {"check": is_path_or_none, "expected": 'a path or name, or ""', "path": True}
 
 
 @lru_cache

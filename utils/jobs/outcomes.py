@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from utils.config.runs import Run
-from utils.errors import UserError, reader_gone
+from utils.errors import UserError, reader_gone, shown
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
@@ -66,7 +66,7 @@ def _on_memory(error: Exception, run: Run) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """An exception's type and message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return shown(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def summarize(runs: Sequence[Run], outcomes: Mapping[str, Outcome], closing: str) -> int:
