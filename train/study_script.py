@@ -19,7 +19,7 @@ from utils.arguments import Parser
 from utils.config.listing import keys_help
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
-from utils.generation.prompts_and_seeds import choose_prompts
+from utils.generation.prompts_and_seeds import checks_of, choose_prompts
 from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
 from utils.jobs.prepare import (
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells = expand_cells(plan, CONFIG_FOLDER)
     _check_fits(cells)
     if args.dry_run:
-        list_runs([cell.run for cell in cells], lambda run: {"weights": run.weights_path()})
+        runs = [cell.run for cell in cells]
+        list_runs(runs, lambda run: {"weights": run.weights_path()}, checks_of(runs))
         return 0
     from utils.study.cells import done, identity_seeds
 
