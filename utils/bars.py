@@ -18,7 +18,7 @@ class Bar(tqdm):
         self, iterable: Sequence[Any] | None = None, *, silent: bool = False, **options: Any
     ) -> None:
         """As tqdm's, without `file`; `silent`: nothing is shown, as by all processes but the first."""
-        silent = silent or bool(os.environ.get("TQDM_DISABLE"))
+        silent = silent or os.environ.get("TQDM_DISABLE", "") not in ("", "0", "false", "False")
         self._lines = not silent and not sys.stderr.isatty()
         super().__init__(iterable, disable=silent or self._lines, **options)
         if self._lines:
