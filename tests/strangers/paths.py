@@ -313,6 +313,7 @@ def mps(folder: Path) -> None:
 @case("a dry run names what is missing")
 def dry(folder: Path) -> None:
     runs = expand_runs(config(folder))
+    check_weights(config(folder, "", "clip_weights=owner/ViT.v1-H"))
     missing = config(folder, "", f"arcface_weights={folder}/none.onnx")
     with contextlib.redirect_stdout(io.StringIO()) as out:
         list_runs(runs, lambda run: {}, [lambda: check_weights(missing)] * 2)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from utils.models.base import Base, PromptEmbeds
 
 CONFIG_FOLDER = Path("config")
+_WEIGHTS = (".onnx", ".pt", ".pth", ".bin", ".safetensors")  # a hub id may have a dot, too
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def check_weights(config: Config) -> None:
     """Raise `UserError` for weights of measuring networks that are named by a path where nothing is."""
     for name in (name for name in KEYS if name.endswith("_weights")):
         path = Path(getattr(config, name))
-        if (path.is_absolute() or path.suffix or path.parts[:1] == ("..",)) and not path.exists():
+        if (path.is_absolute() or path.suffix in _WEIGHTS) and not path.exists():
             raise UserError(f"{name}: expected weights, found none at {path}")
 
 
