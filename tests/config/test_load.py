@@ -127,7 +127,7 @@ def test_a_prompt_typed_by_hand_wins_over_the_yamls_prompts_file(folder: Path) -
 
 
 def test_what_is_saved_is_read_back(folder: Path, tmp_path: Path) -> None:
-    config = load_config("study", ["prompt=a: b, c ${ $x #1 '", "device=0", "config_name=007"], folder)
+    config = load_config("study", ["prompt=a: b, c ${x} $x #1 '", "device=0", "config_name=007"], folder)
     save_config(config, tmp_path / "run" / "config.yaml")
     assert read_config(tmp_path / "run" / "config.yaml") == config
 

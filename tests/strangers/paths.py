@@ -94,8 +94,8 @@ def expanded_options(folder: Path) -> None:
 
 @case("a prompt keeps its $ and ~")
 def prompts_keep(folder: Path) -> None:
-    found = config(folder, "prompt: [$HOME $x, ~/x, '${']", "config_name=$a")
-    assert (found.prompt, found.config_name) == (["$HOME $x", "~/x", "${"], "$a")
+    found = config(folder, "prompt: [$HOME $x, ~/x, '${x}']", "config_name=$a")
+    assert (found.prompt, found.config_name) == (["$HOME $x", "~/x", "${x}"], "$a")
     save_config(found, folder / "saved.yaml")
     assert read_config(folder / "saved.yaml") == found
 

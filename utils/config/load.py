@@ -6,13 +6,13 @@ itself), config/NAME.yaml, key=value on the command line. Run from train/, as th
     python train_image_script.py --c=train_image train_iteration=100 datasets=[smile] --dry-run
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from utils.config.schema import KEYS, Config, coerce, contradictions
 from utils.config.yaml_files import find_yaml, load_yaml, shorten
@@ -93,8 +93,7 @@ def read_settings(layers: Mapping[str, dict[str, Any]], faults: Sequence[str] = 
 
 def save_config(config: Config, path: Path) -> None:
     """Write every key with its resolved value as YAML, making the folder."""
-    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, width=math.inf)
-    write_atomically(path, text.encode())
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -123,6 +122,16 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]
     return values, faults
 
 
+def _structured(values: Mapping[str, Any], faults: list[str]) -> Config:
+    """The keys over the defaults, as OmegaConf's structured config; ${...} stays as it is written."""
+    try:
+        config = OmegaConf.merge(OmegaConf.structured(Config), dict(values))
+    except OmegaConfBaseException as error:
+        faults.append(f"expected texts without an open ${{, found {shorten(error)}")
+        return Config()
+    return Config(**{str(key): value for key, value in OmegaConf.to_container(config).items()})  # type: ignore[union-attr]
+
+
 def _build(
     layers: Mapping[str, dict[str, Any]],
     methods: Collection[str] | None,
@@ -133,7 +142,7 @@ def _build(
     origin: dict[str, str] = {}
     given: dict[str, Any] = {}
 
-    # Each layer over the one before.
+    # Which layer has the last word on each key.
     for where, layer in layers.items():
         for key, value in layer.items():
             if key in KEYS:
@@ -142,7 +151,7 @@ def _build(
                 close = nearest(key, KEYS) or " (the keys: docs/keys.md)"
                 faults.append(f"{where}: unknown key {key!r}{close}")
 
-    # Every value by its key's line.
+    # Every value by its key's line, over the defaults.
     values = {}
     for key, value in given.items():
         try:
@@ -153,7 +162,7 @@ def _build(
     # What keys say together, and what only the caller knows.
     if "num_inference_steps" in values:
         values.setdefault("end_step", values["num_inference_steps"] - 1)
-    config = Config(**values)
+    config = _structured(values, faults)
     if not faults:
         faults.extend(contradictions(config))
     for key, known in (("python_name", methods), ("train_method", train_methods)):
