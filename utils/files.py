@@ -96,6 +96,15 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink()
 
 
+def move_aside(path: Path) -> Path:
+    """Rename a file or folder to NAME_old1, or the next number that is free; returns where it is now."""
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    number = 1
+    while (aside := path.with_name(f"{stem}_old{number}{suffix}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
 def find_images(folder: Path) -> dict[str, Path]:
     """Map stem to path for the images of a folder, in natural order.
 

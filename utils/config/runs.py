@@ -115,6 +115,16 @@ class Run:
         return self.folder / "inputs.sha256"
 
     @property
+    def code_path(self) -> Path:
+        """Hashes of the code that trained it."""
+        return self.folder / "code.sha256"
+
+    @property
+    def saved_path(self) -> Path:
+        """Hashes of the LoRAs as they were saved."""
+        return self.folder / "saved.sha256"
+
+    @property
     def source_folder(self) -> Path:
         """The images before the edit."""
         return Path(self.config.datasets_folder) / self.dataset / self.config.source_folder

@@ -94,6 +94,7 @@ class Config:
     save_total_limit: int = key(SAVING, 0, "how many LoRAs of earlier steps are kept; 0: all", ge=0)
     sample_per_steps: int = key(SAVING, 0, "steps between two grids of pictures in samples/ and the tracker; 0: none", ge=0)
     resume: bool = key(SAVING, False, "resume from the last save, as --resume does")
+    other_code: bool = key(SAVING, False, "keep trainings and figures that other code made, which are else made anew")
     log_every: int = key(SAVING, 10, "steps between two lines of the loss log", ge=1)
     report_to: str = key(SAVING, "tensorboard", "the tracker of losses and samples; wandb needs its extra", one_of=("tensorboard", "wandb", "none"))
     push_to_hub: str = key(SAVING, "", "OWNER/NAME on the hub, for a config of one run: the LoRA and its card are uploaded")
