@@ -2,7 +2,7 @@
 
 From some functions on, every definition of the library that they name is followed, and what those name. So
 a loss weight counts, and a method beside it doesn't; comments, docstrings, messages, type hints and layout
-never do. Nothing is imported: source is read.
+never do. Nothing is imported: source is read, once a process, as it is when the work begins.
 """
 
 from __future__ import annotations

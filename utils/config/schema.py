@@ -150,6 +150,11 @@ def depends_on(what: str) -> frozenset[str]:
     return frozenset(name for name, own in keys_of(Config).items() if getattr(own.group, what))
 
 
+def drawn_by() -> frozenset[str]:
+    """The keys that an image depends on beside its LoRA, prompt, skip and scale."""
+    return frozenset({*groups()[BASE], "num_inference_steps", "guidance_scale"})
+
+
 def made_by_plan() -> frozenset[str]:
     """The keys that the plan of a study makes."""
     return frozenset(name for name, own in keys_of(Config).items() if own.by_plan)

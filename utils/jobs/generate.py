@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from utils.config.runs import RealRun, expand_real_runs
+from utils.config.runs import RealRun, Run, expand_real_runs
 from utils.generation.prompts_and_seeds import check_loras, check_semantic_lora, choose_prompts, choose_seeds
 from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
 from utils.machine import check_writable
+from utils.training.claims import trained_otherwise
 
 
 def generate_runs(experiment: Experiment, train_script: str) -> int:
@@ -32,6 +35,8 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
         )
         return 0
     check_loras(experiment.runs, experiment.command(train_script))
+    if not experiment.config.use_trained_lora_path:
+        _tell_other_settings(experiment.runs)
     runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
     seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
@@ -70,6 +75,7 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     runs = [with_scales(run, [Path(experiment.config.semantic_lora_path)]) for run in runs]
     if experiment.config.inversion == "lora":
         check_loras(runs, experiment.command(train_script))
+        _tell_other_settings(runs)
     seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in runs}
 
@@ -86,3 +92,10 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
         return generate_photo_run(run, base, photos[run.name], seeds, prompts[run.name], embeds)
 
     return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")
+
+
+def _tell_other_settings(runs: Sequence[Run]) -> None:
+    """Say which LoRAs were trained with other settings than their runs now have."""
+    for run in runs:
+        if told := trained_otherwise(run):
+            print(f"{told}; it is used as it is", file=sys.stderr, flush=True)

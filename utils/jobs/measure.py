@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,8 @@ def measure_images(
     from utils.measure.judges import load_tools
 
     series = [_series(run, options) for run in experiment.runs]
+    own = [] if options.images or options.at else experiment.runs
+    notes = {run.name: "; ".join(_doubts(run)) for run in own}
     config = experiment.config
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
@@ -112,7 +114,8 @@ def measure_images(
     rows: list[Row] = []
     for subject in zip(experiment.runs, series, pairs, probes, strict=True):
         run, of_run, own_pairs, probe = subject
-        rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
+        of_subject = rows_of(Subject(run, of_run, own_pairs, tools, probe))
+        rows += [replace(row, note=_joined(row.note, notes.get(run.name, ""))) for row in of_subject]
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
     print(write_rows(rows, out / name, command, options.require))
     return 0
@@ -196,6 +199,19 @@ def _series(run: Run, options: argparse.Namespace) -> ImageSeries:
     # the config's own: what else lies there may be of an earlier training
     seeds = [] if config.use_random_seed else [str(seed) for seed in choose_seeds(config)]
     return read_tree(run.seeds_folder, skip, seeds, config.scales)
+
+
+def _doubts(run: Run) -> list[str]:
+    """What is to be known of a run's own images and LoRA before figures of them are believed."""
+    from utils.generation.made_with import doubts
+    from utils.training.claims import trained_otherwise
+
+    own = "" if run.config.use_trained_lora_path else trained_otherwise(run)
+    return [*doubts(run), *([own] if own else [])]
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _check_size(series: ImageSeries, resolution: int) -> None:

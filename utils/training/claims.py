@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from utils.code_hash import CodeHash, changed_files, training_code
 from utils.config.load import read_config, save_config
 from utils.config.runs import Run
-from utils.config.schema import depends_on
+from utils.config.schema import depends_on, drawn_by
 from utils.errors import UserError
 from utils.files import move_aside, remove_unfinished, write_atomically
 from utils.hashes import lora_hash, read_hashes, write_hashes
@@ -101,6 +101,18 @@ def different_settings(run: Run, keys: frozenset[str]) -> str:
         if key in keys and there[key] != wanted[key]:
             return f"trained with {key} {there[key]}, now {wanted[key]}"
     return ""
+
+
+def trained_otherwise(run: Run) -> str:
+    """How the run's LoRA was trained otherwise than the run says, in words; "" = not, or that was not kept.
+
+    Keys that images depend on, too, may be set for them alone.
+    """
+    try:
+        told = different_settings(run, depends_on("trains") - drawn_by())
+    except UserError:
+        return ""
+    return f"{run.weights_path()}: {told}" if told else ""
 
 
 def code_of(run: Run) -> CodeHash:
