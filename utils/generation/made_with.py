@@ -43,9 +43,12 @@ def made_with(run: Run) -> dict[str, Any]:
 def claim_images(run: Run) -> None:
     """Have a run's images folder for what it is to be made with now; others are moved aside, and said so."""
     folder, now = run.seeds_folder, made_with(run)
-    reasons = _differences(read_made_with(folder), now, run) if any(folder.glob("*/*_scale*.png")) else ()
-    if reason := "; ".join(reasons):
-        print(f"{folder}: {reason}; moved to {move_aside(folder)}", flush=True)
+    if any(folder.glob("*/*_scale*.png")):
+        then = read_made_with(folder)
+        if reason := "; ".join(_differences(then, now, run)):
+            print(f"{folder}: {reason}; moved to {move_aside(folder)}", flush=True)
+        elif then is not None:
+            now["code"] = then["code"]  # another's where other_code keeps its images
     write_atomically(folder / NAME, (json.dumps(now, indent=1) + "\n").encode())
 
 
