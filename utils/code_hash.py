@@ -117,7 +117,12 @@ def _hashes(found: Mapping[tuple[str, str], None]) -> CodeHash:
 
 
 def _hash_of(nodes: Sequence[ast.AST]) -> str:
-    return sha256(repr([_plain(node) for node in nodes]).encode()).hexdigest()[:12]
+    return sha256(repr([_text(node) for node in nodes]).encode()).hexdigest()[:12]
+
+
+@cache
+def _text(node: ast.AST) -> str:
+    return repr(_plain(node))
 
 
 def _stopped(name: str, stops: Sequence[str]) -> bool:
@@ -142,14 +147,24 @@ def _nodes(module: _Module, name: str) -> Sequence[ast.AST] | None:
 
 def _references(module: _Module, node: ast.AST) -> Iterator[tuple[str, str]]:
     """The (module, name) of every definition of the library that a definition names."""
-    for each in ast.walk(node):
-        if isinstance(each, ast.Name) and each.id in module.definitions:
-            yield module.name, each.id
-        elif isinstance(each, ast.Name) and each.id in module.imports:
-            other, name = module.imports[each.id]
-            yield from [(other, name)] if name else [(other, own) for own in _module(other).definitions]
-        elif isinstance(each, ast.Constant) and (by_name := _CLASS_BY_NAME.fullmatch(str(each.value))):
+    for name in _names(node):
+        if by_name := _CLASS_BY_NAME.fullmatch(name):
             yield by_name[1], by_name[2]
+        elif name in module.definitions:
+            yield module.name, name
+        elif name in module.imports:
+            other, its_name = module.imports[name]
+            yield from (
+                [(other, its_name)] if its_name else [(other, own) for own in _module(other).definitions]
+            )
+
+
+@cache
+def _names(node: ast.AST) -> frozenset[str]:
+    """The names in a definition, and the texts that name a class."""
+    names = [each.id for each in ast.walk(node) if isinstance(each, ast.Name)]
+    texts = [str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    return frozenset([*names, *filter(_CLASS_BY_NAME.fullmatch, texts)])
 
 
 @cache
@@ -159,6 +174,7 @@ def _module(name: str) -> _Module:
     return _parsed(name, path.read_text(encoding="utf-8") if path else "")
 
 
+@cache
 def _parsed(name: str, source: str) -> _Module:
     definitions: dict[str, list[ast.AST]] = {}
     imports: dict[str, tuple[str, str]] = {}

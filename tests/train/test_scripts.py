@@ -49,6 +49,12 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
     assert "2 of 2 runs done" in out
     assert out.endswith("next: python gen_image_script.py --c=mini\n")
 
+    done = command("train_image_script", "--c=mini", cwd=site, python=("-X", "importtime"))
+    assert (done.returncode, done.stdout.count("trained before, left as it is")) == (0, 2)
+    assert done.stdout.endswith("next: python gen_image_script.py --c=mini\n")
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "diffusers", "transformers", "peft"}
+
     status, out, err = script("gen_image_script", "--c=mini", "skips=[1,2]")
     assert status == 0, err
     for dataset in ("age", "smile"):

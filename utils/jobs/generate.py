@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,13 +34,13 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
         )
         return 0
     check_loras(experiment.runs, experiment.command(train_script))
-    if not experiment.config.use_trained_lora_path:
-        _tell_other_settings(experiment.runs)
     runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
     seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
     for run in experiment.runs:
         check_writable(run.seeds_folder)
+    if not experiment.config.use_trained_lora_path:
+        _tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
     from utils.generation.gallery import generate_run  # here, so that the checks above come at once
 
@@ -75,7 +74,6 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     runs = [with_scales(run, [Path(experiment.config.semantic_lora_path)]) for run in runs]
     if experiment.config.inversion == "lora":
         check_loras(runs, experiment.command(train_script))
-        _tell_other_settings(runs)
     seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in runs}
 
@@ -86,6 +84,8 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     photos = {run.name: Photograph.of(run).photo for run in runs}
     for run in runs:
         check_writable(run.seeds_folder)
+    if experiment.config.inversion == "lora":
+        _tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
@@ -98,4 +98,4 @@ def _tell_other_settings(runs: Sequence[Run]) -> None:
     """Say which LoRAs were trained with other settings than their runs now have."""
     for run in runs:
         if told := trained_otherwise(run):
-            print(f"{told}; it is used as it is", file=sys.stderr, flush=True)
+            print(f"{told}; it is used as it is", flush=True)
