@@ -75,6 +75,12 @@ def train(run: Run, inputs: str = "a") -> bool:
         return todo
 
 
+def retrain(run: Run) -> None:
+    """Another LoRA in place of the one before, saved as one is."""
+    write_lora(run.weights_path(), 2.0)
+    note_saved(run, run.config.train_iteration)
+
+
 def draw(run: Run, scale: float = 0.0) -> Path:
     """An image of a run, as generation writes it, nothing drawn."""
     claim_images(run)
@@ -214,6 +220,16 @@ def header(folder: Path) -> None:
         assert lora_hash(path) != before
 
 
+@case("a changed LoRA makes no images of its run until it is named")
+def changed(folder: Path) -> None:
+    run = make_run(folder)
+    train(run)
+    path = write_lora(run.weights_path(), 2.0)
+    with pytest.raises(UserError, match="expected the LoRA as training saved it, found it changed"):
+        draw(run)
+    draw(make_run(folder / "b", use_trained_lora_path=True, trained_lora_path=[str(path)]))
+
+
 # --- images ---
 
 
@@ -224,7 +240,7 @@ def images(folder: Path) -> None:
     first = draw(run, 0.5)
     assert draw(run, 1.0).parent == first.parent
     assert first.exists()
-    write_lora(run.weights_path(), 2.0)
+    retrain(run)
     draw(run, 1.0)
     assert not first.exists()
     aside = run.seeds_folder.with_name(f"{run.seeds_folder.name}_old1")
@@ -258,7 +274,7 @@ def measured(folder: Path) -> None:
     draw(run)
     assert doubts(run) == []
     assert "made with guidance_scale 3.5, now 2" in doubts(make_run(folder, guidance_scale=2.0))[0]
-    write_lora(run.weights_path(), 2.0)
+    retrain(run)
     with pytest.raises(UserError, match=r"found images of another LoRA; .* --images"):
         doubts(run)
     (run.seeds_folder / "made_with.json").unlink()

@@ -16,7 +16,7 @@ from utils.config.runs import RealRun, Run
 from utils.config.schema import drawn_by
 from utils.errors import UserError
 from utils.files import move_aside, write_atomically
-from utils.hashes import lora_hash
+from utils.hashes import lora_hash, read_hashes
 
 NAME = "made_with.json"
 _OF_EDITS = frozenset({"inversion", "inversion_rule", "semantic_cfg_scale"})
@@ -26,13 +26,13 @@ def made_with(run: Run) -> dict[str, Any]:
     """What a run's images depend on: LoRAs, settings, prompts, photograph and code.
 
     Raises:
-        UserError: a LoRA or a photograph is missing or damaged.
+        UserError: a LoRA or photograph is missing or damaged; the run's own LoRA is not what was saved.
     """
     config, photograph = run.config, run.photograph if isinstance(run, RealRun) else None
     keys = drawn_by() | (_OF_EDITS if photograph else frozenset())
     prompts = run.prompts_path.read_bytes() if config.use_prompts_file else run.prompt.encode()
     return {
-        "loras": [lora_hash(path) for path in _loras(run)],
+        "loras": [_hash_as_saved(run, path) for path in _loras(run)],
         "settings": {key: getattr(config, key) for key in sorted(keys)},
         "prompts": sha256(prompts).hexdigest()[:16],
         "photograph": sha256(photograph.read_bytes()).hexdigest()[:16] if photograph else "",
@@ -94,6 +94,18 @@ def _differences(then: dict[str, Any] | None, now: dict[str, Any], run: Run) -> 
             yield f"images of other {key}" if key == "prompts" else f"edits of another {key} of that name"
     if (files := changed_files(then["code"], now["code"])) and not run.config.other_code:
         yield f"images made by other code ({', '.join(files)})"
+
+
+def _hash_as_saved(run: Run, path: Path) -> str:
+    """The hash of a LoRA; raises `UserError` if the run's training saved another content under its name."""
+    found = lora_hash(path)
+    saved = read_hashes(run.saved_path) or {} if path.parent == run.folder else {}
+    if saved.get(path.name, found) != found:
+        raise UserError(
+            f"{path}: expected the LoRA as training saved it, found it changed; train it anew, which moves "
+            f"this aside, or apply it as it is: use_trained_lora_path=1 trained_lora_path={path}"
+        )
+    return found
 
 
 def _loras(run: Run) -> list[Path]:

@@ -40,7 +40,7 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
     for run in experiment.runs:
         check_writable(run.seeds_folder)
     if not experiment.config.use_trained_lora_path:
-        _tell_other_settings(runs)
+        tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
     from utils.generation.gallery import generate_run  # here, so that the checks above come at once
 
@@ -85,7 +85,7 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     for run in runs:
         check_writable(run.seeds_folder)
     if experiment.config.inversion == "lora":
-        _tell_other_settings(runs)
+        tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
@@ -94,7 +94,7 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")
 
 
-def _tell_other_settings(runs: Sequence[Run]) -> None:
+def tell_other_settings(runs: Sequence[Run]) -> None:
     """Say which LoRAs were trained with other settings than their runs now have."""
     for run in runs:
         if told := trained_otherwise(run):
