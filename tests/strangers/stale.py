@@ -150,6 +150,16 @@ def sampling(folder: Path) -> None:
     assert [changed_files(*both) for both in zip(before, now, strict=True)] == [[], [file], [file]]
 
 
+@case("what code hashes begin with and stop at is there")
+def names(folder: Path) -> None:
+    roots = (code_hash._TRAINING, code_hash._IMAGES, code_hash._PHOTOGRAPHS, code_hash._FIGURES)
+    for name in (*code_hash._DECIDE_NOTHING, *(name for several in roots for name in several)):
+        module, _, definition = name.rpartition(".")
+        path = code_hash._FOLDER.joinpath(*name.split("."))
+        is_room = path.is_dir() or path.with_suffix(".py").is_file()
+        assert is_room or code_hash._nodes(code_hash._module(module), definition), name
+
+
 @case("a training by other code is moved aside and told, or kept by other_code")
 def other_code(folder: Path) -> None:
     run = make_run(folder)
