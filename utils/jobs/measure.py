@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def measure_images(
 
     series = [_series(run, options) for run in experiment.runs]
     own = [] if options.images or options.at else experiment.runs
-    notes = {run.name: "; ".join(_doubts(run)) for run in own}
+    doubts = {run.name: _doubts(run) for run in own}
     config = experiment.config
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
@@ -114,10 +114,9 @@ def measure_images(
     rows: list[Row] = []
     for subject in zip(experiment.runs, series, pairs, probes, strict=True):
         run, of_run, own_pairs, probe = subject
-        of_subject = rows_of(Subject(run, of_run, own_pairs, tools, probe))
-        rows += [replace(row, note=_joined(row.note, notes.get(run.name, ""))) for row in of_subject]
+        rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
-    print(write_rows(rows, out / name, command, options.require))
+    print(write_rows(rows, out / name, command, options.require, doubts))
     return 0
 
 
@@ -141,8 +140,21 @@ def folder_of(experiment: Experiment) -> Path:
     return Path("output/eval/measures") / experiment.arguments[0].removeprefix("--c=")
 
 
-def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> str:
+def write_rows(
+    rows: Sequence[Row],
+    path: Path,
+    command: str,
+    require: bool = False,
+    doubts: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """Write path.csv and path.json; returns the printed table, with what is not available and why below.
+
+    Args:
+        rows: what was measured.
+        path: of the files, without suffix.
+        command: that made them.
+        require: whether it is an error if any measure is not available.
+        doubts: what is to be known of a run's images before any figure is believed, by its name.
 
     Raises:
         UserError: with `require`, if any measure is not available; the files are written all the same.
@@ -152,14 +164,17 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
     from utils.report.tables import markdown_table, write_records
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
+    doubts = doubts or {}
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
+    notes += [doubt for of_run in doubts.values() for doubt in of_run]
 
     # A record of each row for the files, a cell of it for the table.
     cells: dict[tuple[str, str], dict[str, str]] = {}
     records: list[dict[str, Any]] = []
     for row in rows:
         scale = "" if row.scale is None else f"{row.scale:g}"
-        record: dict[str, Any] = {"run": row.run, "scale": scale, "measure": row.measure, "note": row.note}
+        record: dict[str, Any] = {"run": row.run, "scale": scale, "measure": row.measure}
+        record["note"] = "; ".join(filter(None, [row.note, *doubts.get(row.run, [])]))
         if row.values is None:
             cell = "none"
         elif isinstance(row.values, Unavailable):
@@ -208,10 +223,6 @@ def _doubts(run: Run) -> list[str]:
 
     own = "" if run.config.use_trained_lora_path else trained_otherwise(run)
     return [*doubts(run), *([own] if own else [])]
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
 
 
 def _check_size(series: ImageSeries, resolution: int) -> None:
