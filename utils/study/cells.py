@@ -190,8 +190,7 @@ def measure_cell(
         made_with=made_with(cell, plan, inputs),
     )
 
-    # Figures and pictures of an earlier measurement are not mixed with these.
-    for earlier in (cell.result_path, run.folder / "images"):
+    for earlier in (cell.result_path, run.folder / "images"):  # not to be mixed with these
         if earlier.exists():
             move_aside(earlier)
     _keep_pictures(run, seeds[: plan.shown], skip, images)
