@@ -65,9 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes: dict[str, Outcome] = {}
     folder = report_folder(Path(plan.out), [cell.run.name for cell in cells])
     closing = f"report: {folder / 'report.html'}"
+    closing += f", beside that of more cells in {plan.out}" if folder != Path(plan.out) else ""
     try:
         runs = [cell.run for cell in todo]
-        return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes) if todo else 0
+        if todo:
+            return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes)
+        print(closing)
+        return 0
     finally:  # a comparison that is stopped reports what it has
         failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
         _report(plan, cells, failed, folder, shlex.join(["python", "study_script.py", *argv]))
