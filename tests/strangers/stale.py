@@ -179,8 +179,8 @@ def other_code(folder: Path) -> None:
 def unknown(folder: Path) -> None:
     run = make_run(folder)
     assert train(run)
-    run.code_path.unlink()
-    run.saved_path.unlink()
+    for path in (run.code_path, run.saved_path, run.reference_path()):
+        path.unlink()
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("builtins.print", lambda text, **_: said.append(text))
@@ -271,10 +271,11 @@ def image_settings(folder: Path) -> None:
         assert first.exists()
         draw(run, 1.0)
         assert not first.exists()
-    first = draw(run)
-    (run.seeds_folder / "made_with.json").write_text("{")
-    draw(run, 1.0)
-    assert not first.exists()
+    for damage in ("", "{", "[]", '{"loras": 1}'):
+        first = draw(run)
+        (run.seeds_folder / "made_with.json").write_text(damage)
+        draw(run, 1.0)
+        assert not first.exists()
 
 
 @case("images of another LoRA are not measured as the run's, nor of unknown origin without a word")
@@ -381,6 +382,9 @@ def cells(folder: Path) -> None:
         return done(replace(own, run=make_run(folder, **changes)), of_plan, said.append)
 
     assert not is_done()
+    for code in ({}, [], {"training": 1, "figures": 2}):
+        cell(made_with=made_with(own, of_plan, "a") | {"code": code}).save(own.result_path)
+        assert not is_done()
     cell(made_with=made_with(own, of_plan, "a")).save(own.result_path)
     assert is_done()
     assert said == []

@@ -30,7 +30,9 @@ def made_with(run: Run) -> dict[str, Any]:
     """
     config, photograph = run.config, run.photograph if isinstance(run, RealRun) else None
     keys = drawn_by() | (_OF_EDITS if photograph else frozenset())
-    prompts = run.prompts_path.read_bytes() if config.use_prompts_file else run.prompt.encode()
+    prompts = run.prompt.encode()
+    if config.use_prompts_file:  # which may be gone when only measuring is left to do
+        prompts = run.prompts_path.read_bytes() if run.prompts_path.is_file() else b""
     return {
         "loras": [_hash_as_saved(run, path) for path in _loras(run)],
         "settings": {key: getattr(config, key) for key in sorted(keys)},
@@ -74,9 +76,10 @@ def read_made_with(folder: Path) -> dict[str, Any] | None:
     """What was kept beside images; None if nothing was, or it is damaged."""
     try:
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        return content if content.keys() >= {"loras", "settings", "prompts", "photograph", "code"} else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+        kinds = {key: type(content[key]) for key in ("loras", "settings", "prompts", "photograph", "code")}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    return content if list(kinds.values()) == [list, dict, str, str, dict] else None
 
 
 def _differences(then: dict[str, Any] | None, now: dict[str, Any], run: Run) -> Iterator[str]:

@@ -114,7 +114,16 @@ def done(cell: Cell, plan: Plan, tell: Callable[[str], object] = lambda what: No
         then = {**{key: now[key] for key in ("code", "lora")}, **then, "config": _that_matter(config)}
         if {**then, "code": now["code"], "lora": now["lora"]} != now:
             return False
-    except (OSError, ValueError, TypeError, KeyError, UserError):  # none, or another version's: made anew
+        code = [(then["code"][part], now["code"][part]) for part in now["code"]]
+        changed = sorted({file for both in code for file in changed_files(*both)})
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        UserError,
+    ):  # none, or another version's: made anew
         return False
     if "code" not in result.made_with:
         tell("measured before hashes of code and LoRA were kept, which are taken from now on")
@@ -122,11 +131,10 @@ def done(cell: Cell, plan: Plan, tell: Callable[[str], object] = lambda what: No
     if now["lora"] not in ("", then["lora"]):
         tell("of another LoRA than is there now: made anew")
         return False
-    changed = {file for part in now["code"] for file in changed_files(then["code"][part], now["code"][part])}
     if changed and not cell.run.config.other_code:
-        tell(f"by other code ({', '.join(sorted(changed))}): made anew, unless other_code=1 keeps them")
+        tell(f"by other code ({', '.join(changed)}): made anew, unless other_code=1 keeps them")
     elif changed:
-        tell(f"by other code ({', '.join(sorted(changed))}), kept as other_code says")
+        tell(f"by other code ({', '.join(changed)}), kept as other_code says")
     return not changed or cell.run.config.other_code
 
 

@@ -125,7 +125,8 @@ def code_of(run: Run) -> CodeHash:
 def note_saved(run: Run, step: int) -> None:
     """Keep the hashes of the LoRA saved after a step beside it, for `is_trained` to know it by."""
     hashes = read_hashes(run.saved_path) or {}
-    hashes |= {path.name: lora_hash(path) for path in (run.weights_path(step), run.reference_path(step))}
+    files = [path for path in (run.weights_path(step), run.reference_path(step)) if path.is_file()]
+    hashes |= {path.name: lora_hash(path) for path in files}
     write_hashes(run.saved_path, {name: own for name, own in hashes.items() if (run.folder / name).is_file()})
 
 
