@@ -11,6 +11,7 @@ key of the plan (utils/study/plan.py) or, for all cells, one of a config (docs/k
 import argparse
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         list_runs(runs, lambda run: {"weights": run.weights_path()}, checks_of(runs))
         return 0
     from utils.study.cells import done, identity_seeds
+    from utils.study.places import report_folder
 
     prompts = {
         run.name: choose_prompts(run, identity_seeds(plan, run.dataset, run.version))
@@ -58,16 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     check_writable(Path(plan.out))
     _check_sources(cells)
-    todo = [cell for cell in cells if not done(cell, plan)]
+    told: list[str] = []
+    todo = [cell for cell in cells if not done(cell, plan, told.append)]
+    for what, count in Counter(told).items():
+        print(f"{count} of the cells: {what}")
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
     outcomes: dict[str, Outcome] = {}
-    closing = f"report: {Path(plan.out) / 'report.html'}"
+    folder = report_folder(Path(plan.out), [cell.run.name for cell in cells])
+    closing = f"report: {folder / 'report.html'}"
+    closing += f", beside that of more cells in {plan.out}" if folder != Path(plan.out) else ""
     try:
         runs = [cell.run for cell in todo]
-        return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes) if todo else 0
+        if todo:
+            return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes)
+        print(closing)
+        return 0
     finally:  # a comparison that is stopped reports what it has
         failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
-        _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
+        _report(plan, cells, failed, folder, shlex.join(["python", "study_script.py", *argv]))
 
 
 def _check_fits(cells: Sequence[Cell]) -> None:
@@ -123,16 +133,18 @@ def worker(
     return lambda run: of_all.work(by_name[run.name], prompts[run.name])
 
 
-def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], command: str) -> None:
+def _report(plan: Plan, cells: Sequence[Cell], failed: Mapping[str, str], folder: Path, command: str) -> None:
     from utils.study.cells import CellResult, done
+    from utils.study.places import make_room
     from utils.study.report import write_study
 
     folders = {cell.run.name: cell.run.folder for cell in cells}
     results = [CellResult.load(cell.result_path) for cell in cells if done(cell, plan)]
     if not results:
         return
-    judge, out = cells[0].run.config.judge, Path(plan.out)
-    path = write_study(results, failed, plan, out, command, judge, lambda result: folders[result.cell])
+    judge = cells[0].run.config.judge
+    make_room(folder, results)
+    path = write_study(results, failed, plan, folder, command, judge, lambda result: folders[result.cell])
     print((path.parent / "table.md").read_text(encoding="utf-8"))
 
 

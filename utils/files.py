@@ -97,6 +97,20 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink()
 
 
+def move_aside(path: Path) -> Path:
+    """Rename a file or folder to the name that `aside_of` gives; returns where it is now."""
+    return path.rename(aside_of(path))
+
+
+def aside_of(path: Path) -> Path:
+    """NAME_old1, or the next number that is free, for a folder; of a file before its suffix."""
+    stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
+    number = 1
+    while (aside := path.with_name(f"{stem}_old{number}{suffix}")).exists():
+        number += 1
+    return aside
+
+
 def find_images(folder: Path) -> dict[str, Path]:
     """Map stem to path for the images of a folder, in natural order.
 

@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed, so that a config is checked at once.
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -66,6 +67,11 @@ def resolve_model_path(name: str) -> str:
         f"pretrained_model_name_or_path: expected a folder (here or in {REPOSITORY}) or a hub id owner/name, "
         f"found {name!r}"
     )
+
+
+def launched() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def check_writable(folder: Path) -> None:

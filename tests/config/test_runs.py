@@ -64,7 +64,7 @@ def test_several_loras_sweep_every_combination_of_their_scales() -> None:
     assert run.slider_scales == [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)]
     (run,) = expand_runs(replace(two, lora_scales=[[0.0, 0.5, 1.0], [-1.0]]))
     assert run.slider_scales == [(0.0, -1.0), (0.5, -1.0), (1.0, -1.0)]
-    assert run.seeds_folder.name == "hat_wig_image_of_a_person"
+    assert run.seeds_folder.name == "hat_wig_610d61dd_image_of_a_person"
     assert run.image_path(7, 14, (0.5, -1.0)).name == "skip14_scale0.50_-1.00.png"
     assert run.gif_path(7, 14, (-1.0,)).name == "7_skip14_-1.00.gif"
 
@@ -93,7 +93,9 @@ def test_image_folders_tell_loras_and_prompts_apart() -> None:
         return run.seeds_folder.name
 
     assert folder(use_prompts_file=True) == "500epoch_prompts_person"
-    assert folder(use_trained_lora_path=True, trained_lora_path=["a/hat.pt"]) == "hat_image_of_a_person"
+    assert (
+        folder(use_trained_lora_path=True, trained_lora_path=["a/hat.pt"]) == "hat_aeba7501_image_of_a_person"
+    )
     assert folder(prompt=[""]) == "500epoch"
     assert folder(prompt=["x" * 60 + "1"]) != folder(prompt=["x" * 60 + "2"])
     assert len(folder(prompt=["x" * 500])) < 80

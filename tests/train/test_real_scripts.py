@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from utils.models.adapters import adapter_names
 
 NAME = "real_{0}_vtrain_image_real_base_v1"
 EDIT = "edit.safetensors"
+PLACE = f"edit_{crc32(EDIT.encode()):08x}"  # tells edits of one name apart
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def photos(site: Path, script: Script) -> Path:
 
 
 def edits(stem: str, inversion: str) -> Path:
-    name = f"edit_image_of_a_person_{inversion}" + ("_difference_0.75w" if inversion == "lora" else "")
+    name = f"{PLACE}_image_of_a_person_{inversion}" + ("_difference_0.75w" if inversion == "lora" else "")
     return Path("output/eval/image/real", NAME.format(stem), name)
 
 
@@ -84,7 +86,7 @@ def test_prompts_may_come_from_a_file(photos: Path, script: Script) -> None:
     status, _, err = script("gen_image_real_script", "--c=real", *arguments, "count_gen=4")
     assert status == 0, err
     (folder,) = Path("output/eval/image/real", NAME.format("610")).iterdir()
-    assert folder.name == "edit_pets_euler"
+    assert folder.name == f"{PLACE}_pets_euler"
     images = [path.read_bytes() for path in sorted(folder.glob("*/skip1_scale1.00.png"))]
     assert len(images) == 4
     assert len(set(images)) > 1  # other prompts, other edits

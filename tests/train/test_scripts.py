@@ -39,6 +39,7 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         written = {name for name in files(folder) if not name.startswith("tensorboard/")}
         weights = {f"{name}.{suffix}" for name in (stem, first) for suffix in ("pt", "safetensors")}
         beside = {"README.md", "config.yaml", "inputs.sha256", "losses.jsonl", "record.json"}
+        beside |= {"code.sha256", "saved.sha256"}
         assert written == weights | beside
         assert list(folder.glob("tensorboard/events*"))
         assert read_config(folder / "config.yaml").datasets == [dataset]
@@ -48,13 +49,19 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
     assert "2 of 2 runs done" in out
     assert out.endswith("next: python gen_image_script.py --c=mini\n")
 
+    done = command("train_image_script", "--c=mini", cwd=site, python=("-X", "importtime"))
+    assert (done.returncode, done.stdout.count("trained before, left as it is")) == (0, 2)
+    assert done.stdout.endswith("next: python gen_image_script.py --c=mini\n")
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "diffusers", "transformers", "peft"}
+
     status, out, err = script("gen_image_script", "--c=mini", "skips=[1,2]")
     assert status == 0, err
     for dataset in ("age", "smile"):
         folder = site / "output/eval/image" / dataset / RUN.format(dataset) / "2epoch_a_cat"
         images = {f"skip{skip}_scale{scale}.png" for skip in (1, 2) for scale in ("0.00", "0.50", "-1.00")}
         per_seed = {f"{seed}/{name}" for seed in (6666, 6667) for name in {*images, "prompt.txt"}}
-        assert files(folder) == {*per_seed, "6666.png", "6667.png", "record.json"}
+        assert files(folder) == {*per_seed, "6666.png", "6667.png", "record.json", "made_with.json"}
         assert str(folder.relative_to(site)) in out
     assert (len(loads), adapter_names(loads[1].transformer)) == (2, [])
     assert not {"text_encoder", "tokenizer"} & set(loads[1].parts)
@@ -122,7 +129,7 @@ def test_prompts_file_random_seeds_and_another_lora(site: Path, script: Script) 
     arguments += ["prompts_file=pets.yaml", "use_random_seed=1", "count_gen=3", "datasets=smile", "scales=1"]
     status, out, err = script("gen_image_script", "--c=mini", *arguments)
     assert status == 0, err
-    folder = site / "output/eval/image/smile" / RUN.format("smile") / f"{lora.stem}_pets"
+    (folder,) = (site / "output/eval/image/smile" / RUN.format("smile")).glob(f"{lora.stem}_????????_pets")
     seeds = next(line for line in out.splitlines() if line.startswith("seeds: "))[7:].split(", ")
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted(seeds)
     prompts = {(folder / seed / "prompt.txt").read_text().strip() for seed in seeds}

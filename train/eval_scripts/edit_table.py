@@ -24,6 +24,7 @@ from utils.arguments import Parser, numbers, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.generation.prompts_and_seeds import check_loras, checks_of, choose_prompts
+from utils.jobs.generate import tell_other_settings
 from utils.jobs.prepare import list_runs, load_base, prepare, run_all
 from utils.machine import check_writable
 from utils.training.methods import methods_from
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
     check_loras(experiment.runs, experiment.command("train_image_script.py"))
+    if not experiment.config.use_trained_lora_path:
+        tell_other_settings(experiment.runs)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
     check_writable(options.out)

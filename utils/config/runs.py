@@ -5,6 +5,7 @@ carries a config narrowed to itself, so that the config saved beside the weights
 Names are the reference implementation's.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -115,6 +116,16 @@ class Run:
         return self.folder / "inputs.sha256"
 
     @property
+    def code_path(self) -> Path:
+        """Hashes of the code that trained it."""
+        return self.folder / "code.sha256"
+
+    @property
+    def saved_path(self) -> Path:
+        """Hashes of the LoRAs as they were saved."""
+        return self.folder / "saved.sha256"
+
+    @property
     def source_folder(self) -> Path:
         """The images before the edit."""
         return Path(self.config.datasets_folder) / self.dataset / self.config.source_folder
@@ -137,6 +148,7 @@ class Run:
         if config.use_trained_lora_path:
             stems = [path.stem for path in self.lora_paths]
             lora = stems[0] if len(stems) == 1 else _slug("_".join(stems))
+            lora = f"{lora}_{_place(self.lora_paths)}"
         return self.gen_folder / "_".join(part for part in (lora, self._prompt_slug) if part)
 
     @property
@@ -200,7 +212,7 @@ class RealRun(Run):
     def seeds_folder(self) -> Path:
         """The edits of one semantic LoRA and prompt by one inversion: a folder and a grid a seed."""
         config, semantic = self.config, Path(self.config.semantic_lora_path)
-        parts = [semantic.parent.name, semantic.stem, self._prompt_slug, config.inversion]
+        parts = [semantic.parent.name, semantic.stem, _place([semantic]), self._prompt_slug, config.inversion]
         if config.inversion == "lora":
             parts += [config.inversion_rule, f"{config.semantic_cfg_scale:g}w"]
         return self.gen_folder / "_".join(part for part in parts if part)
@@ -212,6 +224,13 @@ class RealRun(Run):
 
 def _decimals(scale: float) -> str:
     return f"{scale + 0.0:.2f}" if round(scale, 2) == scale else f"{scale}"  # + 0.0: -0.0 is 0.0
+
+
+def _place(paths: Sequence[Path]) -> str:
+    """Tells files of one name apart: a CRC of where they lie, from the current folder if they are in it."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    seen = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in whole]
+    return f"{crc32(b'|'.join(os.fsencode(path.as_posix()) for path in seen)):08x}"
 
 
 def _slug(text: str) -> str:

@@ -95,6 +95,7 @@ class Config:
     save_total_limit: int = key(SAVING, 0, "how many LoRAs of earlier steps are kept; 0: all", ge=0)
     sample_per_steps: int = key(SAVING, 0, "steps between two grids of pictures in samples/ and the tracker; 0: none", ge=0)
     resume: bool = key(SAVING, False, "resume from the last save, as --resume does")
+    other_code: bool = key(SAVING, False, "keep trainings and figures that other code made, which are else made anew")
     log_every: int = key(SAVING, 10, "steps between two lines of the loss log", ge=1)
     report_to: str = key(SAVING, "tensorboard", "the tracker of losses and samples; wandb needs its extra", one_of=("tensorboard", "wandb", "none"))
     push_to_hub: str = key(SAVING, "", "OWNER/NAME on the hub, for a config of one run: the LoRA and its card are uploaded")
@@ -148,6 +149,11 @@ def choices(key: str) -> tuple[str, ...]:
 def depends_on(what: str) -> frozenset[str]:
     """The keys of all groups with a flag of `Group`: "trains", "measured" or "shared"."""
     return frozenset(name for name, own in keys_of(Config).items() if getattr(own.group, what))
+
+
+def drawn_by() -> frozenset[str]:
+    """The keys that an image depends on beside its LoRA, prompt, skip and scale."""
+    return frozenset({*groups()[BASE], "num_inference_steps", "guidance_scale"})
 
 
 def made_by_plan() -> frozenset[str]:

@@ -14,6 +14,7 @@ from utils.config.runs import RealRun, Run
 from utils.data.photos import Photo
 from utils.data.pixels import to_images
 from utils.flow.sampling import Scale, sweep_forwards
+from utils.generation.made_with import claim_images
 from utils.generation.sweep import (
     Sweep,
     applied_lora,
@@ -166,6 +167,7 @@ def generate_run(
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
     with applied_loras(base.transformer, run.lora_paths, run.config.other_base), forwards_reported(base):
+        claim_images(run)
         write_images(run, base, seeds, prompts, embeds)
     return run.seeds_folder
 
@@ -190,6 +192,7 @@ def generate_photo_run(
         if run.config.inversion == "lora":
             loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
         loras.enter_context(forwards_reported(base))
+        claim_images(run)
         for seed, prompt in prompts_and_seeds[:1] if alike else prompts_and_seeds:
             edits = edit_photo(run, base, photo, seed, embeds[prompt])
             write_photo_edits(run, seed, prompt, photo, edits)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from glob import escape
 from pathlib import Path
 
 from utils.config.runs import RealRun, Run
@@ -20,13 +21,24 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
         runs: to be generated; none is well.
         train_command: the command that trains them, to say in the error.
     """
-    missing = [path for run in runs for path in run.lora_paths if not path.is_file()]
-    if not missing:
+    lacking = [run for run in runs if not all(path.is_file() for path in run.lora_paths)]
+    if not lacking:
         return
+    missing = [path for run in lacking for path in run.lora_paths if not path.is_file()]
     paths = ", ".join(dict.fromkeys(map(str, missing)))
     if runs[0].config.use_trained_lora_path:
         raise UserError(f"trained_lora_path: expected a LoRA file, found none at {paths}{beside(missing[0])}")
-    raise UserError(f"{paths}: expected a trained LoRA, found none; train it with: {train_command}")
+    earlier = [path for run in lacking if (path := _of_another_training(run))]
+    there = f"; of other trainings there are {', '.join(map(str, earlier))}" if earlier else ""
+    raise UserError(f"{paths}: expected a trained LoRA, found none{there}; train it with: {train_command}")
+
+
+def _of_another_training(run: Run) -> Path | None:
+    """Where a LoRA lies that was moved aside or has other steps; the latest, of the same name if any is."""
+    folders = [run.folder, *run.folder.parent.glob(f"{escape(run.name)}_old*")]
+    found = [path for folder in folders for path in folder.glob("*.safetensors")]
+    wanted = run.weights_path().name
+    return max(found, key=lambda path: (path.name == wanted, path.stat().st_mtime), default=None)
 
 
 def check_semantic_lora(config: Config) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.config.runs import RealRun, expand_real_runs
+from utils.config.runs import RealRun, Run, expand_real_runs
 from utils.generation.prompts_and_seeds import (
     check_loras,
     check_semantic_lora,
@@ -16,6 +17,7 @@ from utils.generation.prompts_and_seeds import (
 from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
 from utils.machine import check_writable
+from utils.training.claims import trained_otherwise
 
 
 def generate_runs(experiment: Experiment, train_script: str) -> int:
@@ -45,6 +47,8 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
     for run in experiment.runs:
         check_writable(run.seeds_folder)
+    if not experiment.config.use_trained_lora_path:
+        tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
     from utils.generation.gallery import generate_run  # here, so that the checks above come at once
 
@@ -98,6 +102,8 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     photos = {run.name: Photograph.of(run).photo for run in runs}
     for run in runs:
         check_writable(run.seeds_folder)
+    if experiment.config.inversion == "lora":
+        tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
@@ -109,3 +115,10 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
 def _or_not_yet(path: Path) -> str:
     """A path that an earlier command makes."""
     return str(path) if path.exists() else f"{path} (not there yet)"
+
+
+def tell_other_settings(runs: Sequence[Run]) -> None:
+    """Say which LoRAs were trained with other settings than their runs now have."""
+    for run in runs:
+        if told := trained_otherwise(run):
+            print(f"{told}; it is used as it is", flush=True)

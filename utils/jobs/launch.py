@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from utils.errors import UserError
 from utils.jobs.outcomes import AnyRun, OpenWorker, Outcome, summarize
 from utils.jobs.prepare import run_all
+from utils.machine import launched
 
 
 def launch(
@@ -56,8 +57,6 @@ def _ray(
     device = runs[0].config.device
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: expected auto, cpu or cuda, since Ray picks the GPU, found {device}")
-    from utils.training.distributed import launched  # imports torch, as what the scripts have read by now did
-
     if launched():
         raise UserError("launcher: expected local under accelerate launch, found ray; start it with python")
     try:

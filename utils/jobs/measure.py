@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,6 +106,8 @@ def measure_images(
     from utils.measure.judges import load_tools
 
     series = [_series(run, options) for run in experiment.runs]
+    own = [] if options.images or options.at else experiment.runs
+    doubts = {run.name: _doubts(run) for run in own}
     config = experiment.config
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
@@ -120,7 +122,7 @@ def measure_images(
         run, of_run, own_pairs, probe = subject
         rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
-    print(write_rows(rows, out / name, command, options.require))
+    print(write_rows(rows, out / name, command, options.require, doubts))
     return 0
 
 
@@ -144,8 +146,21 @@ def folder_of(experiment: Experiment) -> Path:
     return Path("output/eval/measures") / experiment.arguments[0].removeprefix("--c=")
 
 
-def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> str:
+def write_rows(
+    rows: Sequence[Row],
+    path: Path,
+    command: str,
+    require: bool = False,
+    doubts: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """Write path.csv and path.json; returns the printed table, with what is not available and why below.
+
+    Args:
+        rows: what was measured.
+        path: of the files, without suffix.
+        command: that made them.
+        require: whether it is an error if any measure is not available.
+        doubts: what is to be known of a run's images before any figure is believed, by its name.
 
     Raises:
         UserError: with `require`, if any measure is not available; the files are written all the same.
@@ -155,14 +170,17 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
     from utils.report.tables import markdown_table, write_records
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
+    doubts = doubts or {}
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
+    notes += [doubt for of_run in doubts.values() for doubt in of_run]
 
     # A record of each row for the files, a cell of it for the table.
     cells: dict[tuple[str, str], dict[str, str]] = {}
     records: list[dict[str, Any]] = []
     for row in rows:
         scale = "" if row.scale is None else f"{row.scale:g}"
-        record: dict[str, Any] = {"run": row.run, "scale": scale, "measure": row.measure, "note": row.note}
+        record: dict[str, Any] = {"run": row.run, "scale": scale, "measure": row.measure}
+        record["note"] = "; ".join(filter(None, [row.note, *doubts.get(row.run, [])]))
         if row.values is None:
             cell = "none"
         elif isinstance(row.values, Unavailable):
@@ -207,6 +225,15 @@ def _series(run: Run, options: argparse.Namespace) -> ImageSeries:
 def _check_folder(path: Path) -> None:
     if not path.is_dir():
         raise UserError(f"--images, --at: expected a folder of images, found none at {path}")
+
+
+def _doubts(run: Run) -> list[str]:
+    """What is to be known of a run's own images and LoRA before figures of them are believed."""
+    from utils.generation.made_with import doubts
+    from utils.training.claims import trained_otherwise
+
+    own = "" if run.config.use_trained_lora_path else trained_otherwise(run)
+    return [*doubts(run), *([own] if own else [])]
 
 
 def _check_size(series: ImageSeries, resolution: int) -> None:

@@ -87,10 +87,10 @@ def summarize(runs: Sequence[Run], outcomes: Mapping[str, Outcome], closing: str
     print(f"{len(written)} of {len(runs)} {'run' if len(runs) == 1 else 'runs'} done{listed}")
     if written:
         print(closing, flush=True)
+    if not failed:
+        return 0
     from utils.training.distributed import is_main  # now that torch is there anyhow
 
     for name, outcome in failed.items() if is_main() else ():
         print(f"failed: {name}: {outcome.fault}", file=sys.stderr)
-    if not failed:
-        return 0
     return 1 if written or any(outcome.ours for outcome in failed.values()) else 2

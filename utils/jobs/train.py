@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from utils.config.runs import Run
+from utils.errors import UserError
 from utils.jobs.launch import launch
-from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare
-from utils.machine import check_writable
+from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare, run_all
+from utils.machine import check_writable, launched
 from utils.models.families import family_at
+from utils.training.claims import claimed, is_trained
 from utils.training.methods import method_of
 from utils.training.sources import Source, shared
 
@@ -42,6 +44,11 @@ def train_command(
 
     # The fingerprints first: a file replaced meanwhile is then another one's next time.
     fingerprints = {name: source.fingerprint() for name, source in sources.items()}
+    script, *arguments = following.split(maxsplit=1)
+    closing = " ".join(["next:", experiment.command(script), *arguments])
+    if not launched() and all(is_trained(run, fingerprints[run.name]) for run in runs):
+        return run_all(runs, partial(_keep, fingerprints), closing)
+
     family = family_at(experiment.model_path)
     for source in sources.values():
         source.read()
@@ -49,9 +56,6 @@ def train_command(
             source.check_fits(family)
     for run in runs:
         check_writable(run.folder)
-
-    script, *arguments = following.split(maxsplit=1)
-    closing = " ".join(["next:", experiment.command(script), *arguments])
     return launch(runs, partial(training_worker, experiment, sources, fingerprints), closing)
 
 
@@ -72,7 +76,6 @@ def training_worker(
         runs: those to be done in this process.
     """
     base, embeds = load_base(experiment, [prompt for run in runs for prompt in sources[run.name].prompts])
-    from utils.training.claims import claimed
     from utils.training.distributed import entered_by_main, on_main, shared_faults
     from utils.training.trainer import train_run
 
@@ -87,6 +90,18 @@ def training_worker(
         return run.weights_path()
 
     return work
+
+
+def _keep(fingerprints: Mapping[str, str], run: Run) -> Path:
+    """What `training_worker` does with a run that is trained, without torch and the base."""
+    with claimed(run, fingerprints[run.name]) as todo:
+        if todo:
+            raise UserError(f"{run.folder}: expected it trained, as it was a moment ago; start again")
+    if run.config.push_to_hub:
+        from utils.lora.card import push_to_hub
+
+        print(push_to_hub(run), flush=True)
+    return run.weights_path()
 
 
 def _written(run: Run) -> dict[str, Path]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,18 +16,22 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from utils.code_hash import changed_files, figures_code
 from utils.config.runs import Run
 from utils.config.schema import Config, depends_on
 from utils.data.pixels import to_images
-from utils.files import write_atomically
+from utils.errors import UserError
+from utils.files import move_aside, write_atomically
 from utils.generation.gallery_reader import ImageSeries
 from utils.generation.sweep import applied_lora, sweep_images
+from utils.hashes import lora_hash
 from utils.measure.encoders import Unavailable
 from utils.measure.judges import Judge, Measures, evaluate, pairwise_distances
 from utils.measure.sliders import smoothness
 from utils.models.base import Base, PromptEmbeds
 from utils.records import Record, read_record, recorded
 from utils.study.plan import Cell, Plan
+from utils.training.claims import code_of
 
 DIGITS = 6
 EDITION = 2
@@ -84,7 +88,10 @@ def made_with(cell: Cell, plan: Plan, inputs: str) -> dict[str, Any]:
     """What a cell's figures depend on; `inputs`: hash of what it learns from."""
     own = {key: getattr(plan, key) for key in ("identities", "first_identity", "scales", "shown")}
     config = _that_matter(asdict(cell.run.config))
-    return json.loads(json.dumps({"edition": EDITION, "config": config, "inputs": inputs, **own}))
+    code = {"training": code_of(cell.run), "figures": figures_code()}
+    lora = lora_hash(cell.run.weights_path()) if cell.run.weights_path().is_file() else ""
+    made = {"edition": EDITION, "config": config, "inputs": inputs, **own, "code": code, "lora": lora}
+    return json.loads(json.dumps(made))
 
 
 def _that_matter(config: dict[str, Any]) -> dict[str, Any]:
@@ -92,15 +99,43 @@ def _that_matter(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key in measured}
 
 
-def done(cell: Cell, plan: Plan) -> bool:
-    """Whether the cell was measured with these very settings before."""
+def done(cell: Cell, plan: Plan, tell: Callable[[str], object] = lambda what: None) -> bool:
+    """Whether the cell was measured with these very settings before, by this code and of this LoRA.
+
+    Args:
+        cell, plan: what it is, and how it is measured.
+        tell: called with what there is to say of it beside that.
+    """
     try:
+        result = CellResult.load(cell.result_path)
         now = made_with(cell, plan, cell.source.fingerprint())
-        then = CellResult.load(cell.result_path).made_with
+        then = result.made_with
         config = asdict(Config()) | then["config"]  # a key that is newer than the result was at its default
-        return {**then, "config": _that_matter(config)} == now
-    except (OSError, ValueError, TypeError, KeyError):  # none, or one of another version: measured anew
+        then = {**{key: now[key] for key in ("code", "lora")}, **then, "config": _that_matter(config)}
+        if {**then, "code": now["code"], "lora": now["lora"]} != now:
+            return False
+        code = [(then["code"][part], now["code"][part]) for part in now["code"]]
+        changed = sorted({file for both in code for file in changed_files(*both)})
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        UserError,
+    ):  # none, or another version's: made anew
         return False
+    if "code" not in result.made_with:
+        tell("measured before hashes of code and LoRA were kept, which are taken from now on")
+        replace(result, made_with=then).save(cell.result_path)
+    if now["lora"] not in ("", then["lora"]):
+        tell("of another LoRA than is there now: made anew")
+        return False
+    if changed and not cell.run.config.other_code:
+        tell(f"by other code ({', '.join(changed)}): made anew, unless other_code=1 keeps them")
+    elif changed:
+        tell(f"by other code ({', '.join(changed)}), kept as other_code says")
+    return not changed or cell.run.config.other_code
 
 
 def identity_seeds(plan: Plan, dataset: str, seed: int) -> range:
@@ -163,6 +198,9 @@ def measure_cell(
         made_with=made_with(cell, plan, inputs),
     )
 
+    for earlier in (cell.result_path, run.folder / "images"):  # not to be mixed with these
+        if earlier.exists():
+            move_aside(earlier)
     _keep_pictures(run, seeds[: plan.shown], skip, images)
     result.save(cell.result_path)
     return result

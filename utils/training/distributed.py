@@ -26,17 +26,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from utils.errors import UserError
+from utils.machine import launched
 from utils.models.base import Base
 from utils.models.identity import remember_base_hash
 from utils.training.checkpoints import interruptible
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def launched() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def join(device: torch.device) -> torch.device:

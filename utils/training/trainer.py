@@ -29,6 +29,7 @@ from utils.models.velocity import PromptedVelocity
 from utils.records import recorded
 from utils.training.batches import Batches
 from utils.training.checkpoints import Checkpoint, Learner, kept_rng, restore, take_checkpoint
+from utils.training.claims import note_saved
 from utils.training.distributed import (
     average_gradients,
     interruptible_together,
@@ -203,6 +204,7 @@ def _save(run: Run, base: Base, adapter: str, learned_from: list[dict[str, str]]
     metadata = training_metadata(run, base.transformer, learned_from, state.step, process_count(), about)
     save_lora(base.transformer, adapter, run.weights_path(state.step), metadata)
     save_reference(base.transformer, adapter, run.reference_path(state.step))
+    note_saved(run, state.step)
     state.save(run.state_path)  # last: where it is, the LoRA of its step is
     _remove_earlier(run, state.step)
 
