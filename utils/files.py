@@ -26,6 +26,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "QOI": (".qoi",),
     "DDS": (".dds",),
     "ICO": (".ico",),
+    "HEIF": (".heic", ".heif", ".hif"),  # by the extra heic
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 

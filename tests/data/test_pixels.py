@@ -69,12 +69,14 @@ def pixel(path: Path) -> tuple[int, ...]:
 
 # --- formats ---
 
-LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000"}
+LOSSY = {"JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF"}
 PALETTES = {"GIF"}
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_every_format_is_read_under_each_of_its_suffixes(tmp_path: Path, name: str) -> None:
+    if name == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     for number, suffix in enumerate(FORMATS[name]):
         Image.new("RGB", (16, 16), COLOR).save(tmp_path / f"{number}{suffix.upper()}", format=name)
     found = find_images(tmp_path)
@@ -97,7 +99,7 @@ def test_a_format_that_starts_a_program_is_not_opened(
         read_rgb(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("name", ["c.psd", "c.cr2", "c.heic", "c"])
+@pytest.mark.parametrize("name", ["c.psd", "c.cr2", "c"])
 def test_a_file_that_is_not_read_is_named_and_never_left_out(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / name).write_bytes(b"x")
@@ -185,5 +187,5 @@ def test_whatever_a_decoder_raises_is_one_line(
 
 def test_an_image_beyond_the_bound_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bomb(20_000, 20_000))
-    with pytest.raises(UserError, match=r"at most 179 million pixels, found more; scale it down"):
+    with pytest.raises(UserError, match=r"at most 179 million pixels \(358 in a JPEG\), found more; scale"):
         read_rgb(tmp_path / "a.png")
