@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from utils.files import is_utf8, one_form
+
 GREATEST = 1e9
 """Of any number but a seed; what is beyond overflows somewhere."""
 NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f]*[^/\\\x00-\x1f\s][^/\\\x00-\x1f]*")
@@ -147,6 +149,9 @@ def coerce(owner: type, name: str, value: Any) -> Any:
         value = _as_list(own, value)
     elif kind is str and value is None:
         value = ""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not is_utf8(text):
+            raise ValueError(f"expected text in UTF-8, found {found!r}")
     try:
         return _adapter(owner, name).validate_python(value)
     except ValidationError as error:
@@ -189,7 +194,7 @@ def _checked(check: Callable[[str], bool]) -> Callable[[str], str]:
     def checked(value: str) -> str:
         if not check(value):
             raise PydanticCustomError("check", "")
-        return value
+        return one_form(value) if check is is_name else value
 
     return checked
 

@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from utils.errors import UserError, nearest
+from utils.files import in_folder
 
 
 def find_yaml(folder: Path, name: str, what: str) -> Path:
@@ -16,7 +17,7 @@ def find_yaml(folder: Path, name: str, what: str) -> Path:
     Raises:
         UserError: it is not there; the line begins with `what`, the key that named it, and tells which are.
     """
-    path = folder / f"{name.removesuffix('.yaml')}.yaml"
+    path = in_folder(folder, f"{name.removesuffix('.yaml')}.yaml")
     if path.is_file():
         return path
     there = sorted(other.stem for other in folder.glob("*.yaml"))
