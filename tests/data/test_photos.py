@@ -47,7 +47,9 @@ def test_a_change_stays_in_the_square(path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (64, 96), (65, 64)])
-def test_a_change_fades_towards_the_sides_within_the_photograph(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_change_fades_towards_the_sides_within_the_photograph(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
     """Of a change of 100 levels no step is left that is seen; it stood 100 high before."""
     Image.new("RGB", size, (80, 80, 80)).save(tmp_path / "a.png")
     photo = load_photo(tmp_path / "a.png", 64)
@@ -62,7 +64,7 @@ def test_a_change_fades_towards_the_sides_within_the_photograph(tmp_path: Path, 
 
 
 def test_transparency_and_srgb_are_kept(tmp_path: Path) -> None:
-    """Beneath, the base sees white; in what is saved the opacity is the photograph's, the profile no longer."""
+    """The base sees white beneath; what is saved has the photograph's opacity, and no profile any more."""
     image = Image.new("RGBA", (24, 16), (200, 40, 90, 255))
     image.paste((10, 20, 30, 0), (0, 0, 12, 16))
     image.save(tmp_path / "a.png", icc_profile=profile(*ADOBE_RGB))

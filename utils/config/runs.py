@@ -110,6 +110,11 @@ class Run:
         return self.folder / "samples" / f"step{step}.png"
 
     @property
+    def pairs_path(self) -> Path:
+        """The pairs as they are learned from."""
+        return self.folder / "pairs.png"
+
+    @property
     def inputs_path(self) -> Path:
         """A hash of what training learns from."""
         return self.folder / "inputs.sha256"

@@ -1,7 +1,7 @@
-"""Image files to upright sRGB colours of 8 bits and, where there is any, transparency.
+"""Image files to upright sRGB of 8 bits and, where there is any, transparency.
 
-What is not of the pixels themselves, such as texts, EXIF or a profile that is damaged, is passed over; what is
-too large is refused before it is decoded.
+What is damaged and not of the pixels themselves, such as texts, EXIF or a profile, is passed over; what is too
+large is refused before it is decoded.
 """
 
 import sys
@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.files import FORMATS
 
 MOST_PIXELS = 178_956_970
-"""Of a picture as it is decoded: 0.7 GB of them, and as much again for each conversion. Pillow's own bound."""
+"""Of a picture as it is decoded: 0.7 GB, and as much again for each conversion. Pillow's own bound."""
 MOST_PIXELS_JPEG = 2 * MOST_PIXELS
 """Of a JPEG, which is read at half its size, each way, where it has more than the other bound."""
 MOST_TEXT = 64 * 2**20  # bytes of a PNG's texts and profile, unpacked; image generators write workflows there

@@ -1,4 +1,4 @@
-"""Pictures without their metadata: PNG and TIFF files whose texts, tags or profile keep Pillow from the pixels.
+"""PNG and TIFF files without their metadata, where texts, tags or a profile keep Pillow from the pixels.
 
 JPEG and WebP need none of this: Pillow reads their metadata only when asked.
 """
