@@ -1,4 +1,4 @@
-"""utils/data/pair_checks.py: each measure against an exact case; the shipped pairs, as they are and made wrong."""
+"""utils/data/pair_checks.py: each measure against an exact case; the shipped pairs, right and made wrong."""
 
 from dataclasses import replace
 from io import BytesIO

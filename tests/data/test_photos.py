@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.test_pixels import ADOBE_RGB, profile
+from tests.data.test_profiles import ADOBE_RGB, profile
 from utils.data.photos import load_photo
 from utils.errors import UserError
 

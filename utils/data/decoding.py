@@ -1,7 +1,7 @@
 """Image files to upright sRGB of 8 bits and, where there is any, transparency.
 
-What is damaged and not of the pixels themselves, such as texts, EXIF or a profile, is passed over; what is too
-large is refused before it is decoded.
+Damage outside the pixels themselves, in texts, EXIF or a profile, is passed over. What is too large is
+refused before it is decoded.
 """
 
 import sys
