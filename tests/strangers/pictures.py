@@ -54,11 +54,10 @@ def checksum(folder: Path) -> None:
     assert read_rgb(path).getpixel((3, 3)) == COLOUR
 
 
-@case("a PNG with more text than memory is read")
+@case("a PNG with over 1 MiB of packed text is read")
 def long_text(folder: Path) -> None:
     texts = PngInfo()
-    for number in range(3):
-        texts.add_text(f"workflow{number}", "x" * (30 * 2**20), zip=True)
+    texts.add_text("workflow", "x" * (2 * 2**20), zip=True)
     assert read_rgb(picture(folder / "a.png", pnginfo=texts)).getpixel((3, 3)) == COLOUR
 
 

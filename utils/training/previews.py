@@ -1,13 +1,10 @@
-"""Pictures of a training: the pairs it learns from, and what the edit looks like on the way, for the log."""
+"""What an edit looks like while it is learned: a grid of seeds and slider scales, for the log."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from PIL import Image
 
 from utils.config.runs import Run
-from utils.data.pairs import ImagePair
 from utils.data.pixels import to_images
 from utils.flow.sampling import initial_noise, sweep
 from utils.generation.sweep import velocity_for
@@ -16,7 +13,6 @@ from utils.models.velocity import Velocity
 from utils.report.figures import Grid, draw_grid
 
 _TILE = 128  # pixels
-_MOST_PAIRS = 32  # rows of a sheet
 _SCALES = [0.0, 0.5, 1.0]  # where the config leaves them to a calibration that is not there yet
 
 
@@ -42,15 +38,3 @@ def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Ima
     columns = [to_images(base.decode_latents(latents[scale]).cpu()) for scale in scales]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], list(map(str, seeds))), _TILE)
-
-
-def pair_sheet(pairs: Sequence[ImagePair]) -> Image.Image:
-    """Draw pairs as they are learned from, a row each, the first 32: source, target, half the difference."""
-    shown = pairs[:_MOST_PAIRS]
-    rows = [
-        [to_images(each[None])[0] for each in (pair.source, pair.target, (pair.target - pair.source) / 2)]
-        for pair in shown
-    ]
-    caption = f"{len(shown)} of {len(pairs)} pairs" if len(shown) < len(pairs) else ""
-    labels = ["source", "target", "target - source"]
-    return draw_grid(Grid(rows, labels, [pair.stem for pair in shown], caption=caption), 2 * _TILE)

@@ -141,7 +141,7 @@ class ImagePairs(Source):
 
     def sheet(self) -> Image | None:
         """Each pair beside its difference."""
-        from utils.training.previews import pair_sheet
+        from utils.data.pair_sheet import pair_sheet
 
         return pair_sheet(self.pairs)
 
