@@ -84,6 +84,14 @@ def test_pictures_of_nothing_and_unlike_pictures_have_no_shift() -> None:
     assert find_shift(crop(scene(1)), crop(scene(2))) == (0, 0)
 
 
+@pytest.mark.parametrize("side", [1, 4, 8, 13])
+@pytest.mark.parametrize("levels", [(-1.0, -1.0), (-1.0, 1.0), (0.2, 0.2), (1.0, -1.0)])
+def test_the_smallest_and_plainest_images_can_be_looked_at(side: int, levels: tuple[float, float]) -> None:
+    source, target = (torch.full((3, side, side), level) for level in levels)
+    pair = ImagePair("a", source, target, Path("a.png"), Path("a.png"))
+    assert in_words("mine", *look_at([pair, replace(pair, stem="b")]))
+
+
 def test_change_and_the_positions_that_hold_it() -> None:
     source = torch.zeros(3, 40, 40)
     target = source.clone()

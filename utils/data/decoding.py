@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from utils.data.salvage import without_metadata
+from utils.data.salvage import SALVAGED, without_metadata
 from utils.errors import UserError
 from utils.files import FORMATS
 
@@ -92,10 +92,21 @@ def _load(file: Path | BytesIO, path: Path) -> Image.Image:
 
 def _salvage(path: Path) -> Image.Image | None:
     """The picture without its metadata; None if the pixels can't be read either."""
-    for data in without_metadata(path.read_bytes() if path.is_file() else b""):
+    if not _head(path).startswith(SALVAGED):
+        return None
+    for data in without_metadata(path.read_bytes()):
         with suppress(Exception):
             return _load(BytesIO(data), path)
     return None
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes, which tell the format; none of what is no file or may not be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(12)
+    except OSError:
+        return b""
 
 
 def _too_large(path: Path) -> str:
@@ -134,11 +145,8 @@ def _formats() -> list[str]:
 
 def _heif_advice(path: Path) -> str:
     """What to do about an HEIC, whatever its suffix, where nothing reads it; "" = it is none, or was read."""
-    if "HEIF" in _formats() or not path.is_file():
-        return ""
-    with path.open("rb") as stream:
-        head = stream.read(12)
-    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
+    head = _head(path)
+    if "HEIF" in _formats() or head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
         return ""
     return "an HEIC; pip install -e '.[heic]' installs what reads it, or save it as JPEG or PNG"
 

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Collection, Iterator
 
 PNG, TIFF_LITTLE, TIFF_BIG = b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*"
+SALVAGED = PNG, TIFF_LITTLE, TIFF_BIG
+"""How files of these formats begin."""
 
 # What is kept at each try: colours and orientation first, then the pixels and what is transparent, then less.
 _PNG_KEPT = ((b"tRNS", b"iCCP", b"eXIf"), (b"tRNS",), ())
@@ -25,7 +27,7 @@ def without_metadata(data: bytes) -> Iterator[bytes]:
     if data.startswith(PNG):
         for kept in _PNG_KEPT:
             yield PNG + b"".join(_png_chunks(data, kept))
-    elif data.startswith((TIFF_LITTLE, TIFF_BIG)):
+    elif data.startswith(SALVAGED):
         for tags in _TIFF_KEPT:
             if rewritten := _with_tags(data, tags):
                 yield rewritten
