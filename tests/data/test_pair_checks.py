@@ -176,6 +176,8 @@ def test_what_is_wrong_is_said(pair: ImagePair) -> None:
     (shifted,) = edited(pair, target=pair.target.roll((5, -9), (1, 2)))
     assert "the target is shifted 5 pixels down and 9 pixels left" in shifted
     assert "align=shift" in shifted
+    (by_one,) = edited(pair, target=pair.target.roll(-1, 1))
+    assert "shifted 1 pixel up, which" in by_one
     (darker,) = edited(pair, target=lit(pair.target, 0.7 * torch.eye(3)))
     assert "0.5 stops darker everywhere" in darker
     buffer = BytesIO()
@@ -190,6 +192,15 @@ def test_a_swapped_pair_is_said() -> None:
     lines = [line for line in in_words("age", *look_at([first, swapped, third])) if "check" in line]
     assert len(lines) == 2  # with the first and with the third
     assert all(f"{second.stem}" in line and "opposite ways" in line for line in lines)
+
+
+def test_of_many_swapped_pairs_the_first_are_named() -> None:
+    first, second = shipped("age", 2)
+    swapped = replace(second, source=second.target, target=second.source)
+    pairs = [replace(first if number % 2 else swapped, stem=f"{number}") for number in range(6)]
+    lines = [line for line in in_words("age", *look_at(pairs)) if "check" in line]
+    assert len(lines) == 6
+    assert lines[-1] == "  check 4 more of this kind"  # 3 x 3 in all
 
 
 def test_align_moves_back_what_is_shifted_and_nothing_else(tmp_path: Path, pair: ImagePair) -> None:

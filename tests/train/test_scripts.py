@@ -38,7 +38,7 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         first = stem.replace("2epoch", "1epoch")
         written = {name for name in files(folder) if not name.startswith("tensorboard/")}
         weights = {f"{name}.{suffix}" for name in (stem, first) for suffix in ("pt", "safetensors")}
-        beside = {"README.md", "config.yaml", "inputs.sha256", "losses.jsonl", "record.json"}
+        beside = {"README.md", "config.yaml", "inputs.sha256", "losses.jsonl", "pairs.png", "record.json"}
         assert written == weights | beside
         assert list(folder.glob("tensorboard/events*"))
         assert read_config(folder / "config.yaml").datasets == [dataset]

@@ -284,9 +284,7 @@ def expected_value(own: Key, kind: Any) -> str:
 def takes(own: Key, kind: Any) -> str:
     """What a key takes, in words: its type, and what it must be beyond."""
     beyond = expected_value(own, kind)
-    if own.one_of or own.expected:
-        return beyond
-    return ", ".join(filter(None, (expected_type(kind), beyond)))
+    return beyond if own.one_of or own.expected else ", ".join(filter(None, (expected_type(kind), beyond)))
 
 
 def _expected(own: Key, kind: Any, error: ValidationError) -> str:

@@ -29,6 +29,8 @@ stay below to a quality of 75, and the faintest shipped edit, pixel_art, has 11.
 OPPOSITE = -0.4
 """Cosine below which two pairs point opposite ways; the shipped pairs have -0.13 and more."""
 
+MOST_COMPARED, MOST_OPPOSITE = 32, 5  # pairs held against each other; lines of those that point opposite ways
+
 
 def mean_change(source: Tensor, target: Tensor) -> float:
     """Mean absolute difference of all values, in levels of 0..255."""
@@ -81,7 +83,7 @@ class PairLook:
 
 
 def look_at(pairs: Sequence[ImagePair]) -> tuple[list[PairLook], dict[tuple[str, str], float]]:
-    """Every pair, and the agreement of every two pairs by their stems."""
+    """Every pair, and the agreement of every two of the first `MOST_COMPARED` by their stems."""
     looks = [
         PairLook(
             pair.stem,
@@ -94,7 +96,7 @@ def look_at(pairs: Sequence[ImagePair]) -> tuple[list[PairLook], dict[tuple[str,
         )
         for pair in pairs
     ]
-    directions = {pair.stem: pair.source - pair.target for pair in pairs}
+    directions = {pair.stem: pair.source - pair.target for pair in pairs[:MOST_COMPARED]}
     return looks, {
         (one, other): agreement(directions[one], directions[other])
         for one, other in combinations(directions, 2)
@@ -119,12 +121,13 @@ def in_words(
         if any(look.moved)
     ]
     lines += [f"  check {look.stem}: {fault}" for look in looks for fault in _faults(look)]
-    lines += [
+    opposite = [
         f"  check {one} and {other}: they change opposite ways (cosine {cosine:.2f}); is one of them swapped?"
         for (one, other), cosine in agreements.items()
         if cosine < OPPOSITE
     ]
-    return lines
+    more = len(opposite) - MOST_OPPOSITE
+    return lines + opposite[:MOST_OPPOSITE] + ([f"  check {more} more of this kind"] if more > 0 else [])
 
 
 def _faults(look: PairLook) -> list[str]:
@@ -152,10 +155,12 @@ def _faults(look: PairLook) -> list[str]:
 
 
 def _way(down: int, right: int, back: bool = False) -> str:
-    """(5, -9) as "5 pixels down, 9 left"."""
+    """(5, -1) as "5 pixels down and 1 pixel left"."""
     down, right = (-down, -right) if back else (down, right)
     steps = [(down, "down" if down > 0 else "up"), (right, "right" if right > 0 else "left")]
-    return " and ".join(f"{abs(pixels)} pixels {way}" for pixels, way in steps if pixels)
+    return " and ".join(
+        f"{abs(pixels)} pixel{'s' * (abs(pixels) > 1)} {way}" for pixels, way in steps if pixels
+    )
 
 
 def _range(values: Sequence[float], form: str) -> str:
