@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "QOI": (".qoi",),
     "DDS": (".dds",),
     "ICO": (".ico",),
+    "HEIF": (".heic", ".heif", ".hif"),  # by the extra heic
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
@@ -111,13 +113,31 @@ def aside_of(path: Path) -> Path:
     return aside
 
 
+def one_form(name: str) -> str:
+    """A name in the one Unicode form (NFC) in which equal names compare equal; file systems keep either."""
+    return unicodedata.normalize("NFC", name)
+
+
+def in_folder(folder: Path, name: str) -> Path:
+    """The file or folder `name` of a folder, in whichever Unicode form it lies there; as given if in none."""
+    path = folder / name
+    if name.isascii() or path.exists() or not folder.is_dir():
+        return path
+    return next((other for other in folder.iterdir() if one_form(other.name) == one_form(name)), path)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written down; what Python makes of file names that are not UTF-8 can't."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def find_images(folder: Path) -> dict[str, Path]:
-    """Map stem to path for the images of a folder, in natural order.
+    """Map stem, in NFC, to path for the images of a folder, in natural order.
 
     Hidden files, folders and `COMPANIONS` are passed over; any other file is meant to be an image.
 
     Raises `UserError` on a missing folder (naming the datasets beside it), on one without images, on files of
-    which none is read, and on a stem found twice.
+    which none is read or whose names are not UTF-8, and on a stem found twice.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder of images, found none{_datasets_beside(folder)}")
@@ -130,13 +150,14 @@ def find_images(folder: Path) -> dict[str, Path]:
             f"{folder}: expected images ({' '.join(SUFFIXES)}), found {', '.join(sorted(strange))}; "
             "save as one of these, or move elsewhere"
         )
+    if unnamed := sorted(path.name for path in files if not is_utf8(path.name)):
+        raise UserError(f"{folder}: expected names in UTF-8, found {', '.join(unnamed)}; rename them")
     found: dict[str, Path] = {}
-    for path in sorted(files, key=lambda path: (_natural(path.stem), path.name)):
-        if path.stem in found:
-            raise UserError(
-                f"{folder}: expected one image a stem, found {found[path.stem].name} and {path.name}"
-            )
-        found[path.stem] = path
+    for path in sorted(files, key=lambda path: (_natural(one_form(path.stem)), path.name)):
+        stem = one_form(path.stem)
+        if stem in found:
+            raise UserError(f"{folder}: expected one image a stem, found {found[stem].name} and {path.name}")
+        found[stem] = path
     if not found:
         raise UserError(f"{folder}: expected images ({' '.join(SUFFIXES)}), found none")
     if unsafe := [path.name for path in found.values() if not is_clean(path.name)]:

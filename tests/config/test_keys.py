@@ -18,7 +18,7 @@ from utils.config.schema import KEYS, Config, coerce, depends_on, groups, made_b
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINS = {
     *("pretrained_model_name_or_path", "resolution", "dtype", "quantization", "max_sequence_length"),
-    *("datasets_folder", "datasets", "source_folder", "target_folder", "pair_count", "resize"),
+    *("datasets_folder", "datasets", "source_folder", "target_folder", "pair_count", "resize", "align"),
     *("python_name", "config_name", "start_step", "end_step", "num_inference_steps", "guidance_scale"),
     *(
         "cfg_eta",

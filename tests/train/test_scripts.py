@@ -39,7 +39,7 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         written = {name for name in files(folder) if not name.startswith("tensorboard/")}
         weights = {f"{name}.{suffix}" for name in (stem, first) for suffix in ("pt", "safetensors")}
         beside = {"README.md", "config.yaml", "inputs.sha256", "losses.jsonl", "record.json"}
-        beside |= {"code.sha256", "saved.sha256"}
+        beside |= {"code.sha256", "pairs.png", "saved.sha256"}
         assert written == weights | beside
         assert list(folder.glob("tensorboard/events*"))
         assert read_config(folder / "config.yaml").datasets == [dataset]

@@ -105,3 +105,20 @@ def test_every_method_has_a_source_and_says_what_it_knows() -> None:
     assert METHODS["train_image_sliders"].knows == set()
     assert all(method.knows <= {"eta", "beta"} for method in METHODS.values())
     assert [run.name for run in ImagePairs.runs(Config())] == [run.name for run in expand_runs(Config())]
+
+
+def test_pairs_are_looked_at_and_drawn(pairs: ImagePairs) -> None:
+    first, *checks = pairs.look("mine")
+    assert first.startswith("mine: 2 pairs, change ")
+    assert all("check" in line for line in checks)
+    sheet = pairs.sheet()
+    assert sheet is not None
+    assert sheet.height > 2 * 256  # a row a pair
+    photograph = Photograph(pairs.source_folder / "a.png", 32)
+    assert (photograph.look("mine"), photograph.sheet()) == ([], None)
+
+
+def test_aligned_pairs_are_another_source_of_the_same_files(pairs: ImagePairs) -> None:
+    aligned = replace(pairs, align="shift")
+    assert aligned != pairs
+    assert aligned.fingerprint() == pairs.fingerprint()

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from utils.config import values
 from utils.config.yaml_files import shorten
 from utils.config.yaml_text import Plain
+from utils.files import is_utf8, one_form
 from utils.names import expand_path, is_name, is_path, is_path_or_none
 
 GREATEST = 1e9
@@ -141,6 +142,9 @@ def coerce(owner: type, name: str, value: Any) -> Any:
         value = _as_list(own, value)
     elif kind is str and values.is_null(value):
         value = ""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not is_utf8(text):
+            raise ValueError(f"expected text in UTF-8, found {found!r}")
     try:
         value = _read_texts(own, kind, value)
     except ValueError as error:
@@ -187,7 +191,7 @@ def _checked(check: Callable[[str], bool]) -> Callable[[str], str]:
     def checked(value: str) -> str:
         if not check(value):
             raise PydanticCustomError("check", "")
-        return value
+        return one_form(value) if check is is_name else value
 
     return checked
 
@@ -267,9 +271,7 @@ def expected_value(own: Key, kind: Any) -> str:
 def takes(own: Key, kind: Any) -> str:
     """What a key takes, in words: its type, and what it must be beyond."""
     beyond = expected_value(own, kind)
-    if own.one_of or own.expected:
-        return beyond
-    return ", ".join(filter(None, (expected_type(kind), beyond)))
+    return beyond if own.one_of or own.expected else ", ".join(filter(None, (expected_type(kind), beyond)))
 
 
 def _expected(own: Key, kind: Any, error: ValidationError) -> str:

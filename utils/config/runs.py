@@ -15,7 +15,7 @@ from zlib import crc32
 
 from utils.config.schema import Config, SliderScale
 from utils.errors import UserError, nearest
-from utils.files import find_images
+from utils.files import find_images, in_folder, one_form
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Everything training writes."""
-        return Path(self.config.output_folder) / self.dataset / self.name
+        return in_folder(in_folder(Path(self.config.output_folder), self.dataset), self.name)
 
     def stem(self, step: int | None = None) -> str:
         """File stem of the weights after `step` optimizer steps (None: at the end of training)."""
@@ -57,11 +57,11 @@ class Run:
 
     def weights_path(self, step: int | None = None) -> Path:
         """The LoRA in diffusers format."""
-        return self.folder / f"{self.stem(step)}.safetensors"
+        return in_folder(self.folder, f"{self.stem(step)}.safetensors")
 
     def reference_path(self, step: int | None = None) -> Path:
         """The same LoRA in the reference implementation's format."""
-        return self.folder / f"{self.stem(step)}.pt"
+        return in_folder(self.folder, f"{self.stem(step)}.pt")
 
     @property
     def lora_paths(self) -> list[Path]:
@@ -111,6 +111,11 @@ class Run:
         return self.folder / "samples" / f"step{step}.png"
 
     @property
+    def pairs_path(self) -> Path:
+        """The pairs as they are learned from."""
+        return self.folder / "pairs.png"
+
+    @property
     def inputs_path(self) -> Path:
         """A hash of what training learns from."""
         return self.folder / "inputs.sha256"
@@ -128,17 +133,19 @@ class Run:
     @property
     def source_folder(self) -> Path:
         """The images before the edit."""
-        return Path(self.config.datasets_folder) / self.dataset / self.config.source_folder
+        dataset = in_folder(Path(self.config.datasets_folder), self.dataset)
+        return in_folder(dataset, self.config.source_folder)
 
     @property
     def target_folder(self) -> Path:
         """The images after the edit."""
-        return Path(self.config.datasets_folder) / self.dataset / self.config.target_folder
+        dataset = in_folder(Path(self.config.datasets_folder), self.dataset)
+        return in_folder(dataset, self.config.target_folder)
 
     @property
     def gen_folder(self) -> Path:
         """Everything generation writes."""
-        return Path(self.config.output_folder_gen) / self.dataset / self.name
+        return in_folder(in_folder(Path(self.config.output_folder_gen), self.dataset), self.name)
 
     @property
     def seeds_folder(self) -> Path:
@@ -272,7 +279,7 @@ def expand_real_runs(config: Config) -> list[RealRun]:
     runs = []
     for run in expand_runs(replace(config, noise_scales=config.noise_scales[:1])):
         photographs = find_images(run.source_folder)
-        for image_id in config.image_ids or photographs:
+        for image_id in map(one_form, config.image_ids or photographs):
             if image_id not in photographs:
                 raise UserError(
                     f"image_ids: expected images of {run.source_folder}, found {image_id!r}"

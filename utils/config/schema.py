@@ -68,6 +68,7 @@ class Config:
     target_folder: str = key(DATA, "target", "images after it", **A_PATH)
     pair_count: int = key(DATA, 0, "how many of the pairs to learn from, the first in order; 0: all", ge=0, by_plan=True)
     resize: str = key(DATA, "error", "for images that are not square or of unequal size", one_of=("error", "stretch", "center_crop"))
+    align: str = key(DATA, "none", "shift: a target that lies some pixels off its source is moved back", one_of=("none", "shift"))
 
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
     config_name: str = key(METHOD, "base", "a label of your own in the names of runs", by_plan=True, **A_NAME)

@@ -7,6 +7,7 @@ from yaml import YAMLError
 
 from utils.config.yaml_text import parse_yaml
 from utils.errors import UserError, nearest
+from utils.files import in_folder
 from utils.names import as_path
 
 SUFFIXES = (".yaml", ".yml")
@@ -42,10 +43,10 @@ def find_yaml(folder: Path, name: str, what: str) -> Path:
 
 def _with_suffix(path: Path) -> list[Path]:
     """The files that a path is, as it stands or with a YAML's suffix."""
-    if path.is_file():
-        return [path]
+    if (found := in_folder(path.parent, path.name)).is_file():
+        return [found]
     ends = () if path.suffix in SUFFIXES else SUFFIXES
-    return [each for end in ends if (each := path.with_name(path.name + end)).is_file()]
+    return [each for end in ends if (each := in_folder(path.parent, path.name + end)).is_file()]
 
 
 def load_yaml(path: Path) -> Any:

@@ -4,33 +4,44 @@ Whatever a camera or a paint program writes becomes the same thing: an upright R
 the base model's resolution, as a tensor in [-1, 1].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from utils.data.pixels import fit_square, other_rules, read_rgb, size_text, to_tensor
+from utils.data.shifts import find_shift, moved_back
 from utils.errors import UserError
 from utils.files import find_images
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """One subject before and after the edit; pixels are (3, H, W) float32 in [-1, 1]."""
+    """One subject before and after the edit; pixels are (3, H, W) float32 in [-1, 1].
+
+    `moved` is by how much the target lay (down, right) of its source before it was aligned.
+    """
 
     stem: str
     source: Tensor
     target: Tensor
     source_path: Path
     target_path: Path
+    moved: tuple[int, int] = (0, 0)
 
 
 def load_pairs(
-    source_folder: Path, target_folder: Path, resolution: int, resize: str = "error", count: int = 0
+    source_folder: Path,
+    target_folder: Path,
+    resolution: int,
+    resize: str = "error",
+    count: int = 0,
+    align: str = "none",
 ) -> list[ImagePair]:
     """Read the pairs of two folders, the first `count` (0: all) in natural order of stems (2 before 10).
 
-    Files pair up by stem, whatever their suffixes, never by position. See `load_image` for `resize`. Raises
+    Files pair up by stem, whatever their suffixes, never by position. See `load_image` for `resize`; with
+    align="shift" a target that is moved as a whole is moved back, see `find_shift`. Raises
     `UserError` on a missing or empty folder, a stem found twice in one folder, a source without target or the
     reverse, fewer pairs than `count`, an image that cannot be read, and, with resize="error", unequal sizes
     and images not square.
@@ -43,7 +54,8 @@ def load_pairs(
     if faults:
         raise UserError("; ".join(faults))
     chosen = list(source_paths.items())[: count or None]
-    return [_load_pair(stem, path, target_paths[stem], resolution, resize) for stem, path in chosen]
+    pairs = [_load_pair(stem, path, target_paths[stem], resolution, resize) for stem, path in chosen]
+    return [_aligned(pair) for pair in pairs] if align == "shift" else pairs
 
 
 def _missing_partners(images: dict[str, Path], others: dict[str, Path], folder: Path) -> list[str]:
@@ -65,3 +77,8 @@ def _load_pair(stem: str, source_path: Path, target_path: Path, resolution: int,
         source_path=source_path,
         target_path=target_path,
     )
+
+
+def _aligned(pair: ImagePair) -> ImagePair:
+    shift = find_shift(pair.source, pair.target)
+    return replace(pair, target=moved_back(pair.source, pair.target, *shift), moved=shift)

@@ -3,22 +3,17 @@
 Whatever a camera or a paint program writes becomes the same thing: an upright sRGB image of 8 bits.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from utils.config.schema import choices
+from utils.data.decoding import read_layers
 from utils.errors import UserError
-from utils.files import FORMATS
-
-MOST_TEXT = 64 * 2**20  # bytes of a PNG's texts and profile, unpacked; image generators write workflows there
 
 
 def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:
@@ -33,87 +28,16 @@ def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Decode a file into an upright 8-bit sRGB image; of several frames, the first.
-
-    Its colour profile is applied, transparency laid over white. Damaged metadata is passed over.
-
-    Raises:
-        UserError: a file that cannot be read, or is of none of `FORMATS`.
-    """
-    image = _decode(path)
-    with suppress(Exception):  # damaged EXIF is no fault of the pixels: the image stays as it lies
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(image, path)
-    if image.has_transparency_data:
-        image = _to_srgb(image.convert("RGBA"), image.info.get("icc_profile"))
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return _to_srgb(image, image.info.get("icc_profile")).convert("RGB")
+    """Decode a file into an upright 8-bit sRGB image, transparency laid over white; see `read_layers`."""
+    colours, opacity = read_layers(path)
+    return colours if opacity is None else over_white(colours, opacity)
 
 
-def _decode(path: Path) -> Image.Image:
-    """The file's first frame as it is stored."""
-    try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: expected an image, found an empty file")
-        with _long_texts(), Image.open(path, formats=list(FORMATS)) as opened:
-            opened.load()
-            return opened
-    except UserError:
-        raise
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise UserError(
-            f"{path}: expected an image of at most {most:.0f} million pixels, found more; scale it down first"
-        ) from None
-    # Pillow's decoders report damage by any exception there is: struct.error, KeyError, TypeError ...
-    except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: expected a readable image, found {said}") from None
-
-
-@contextmanager
-def _long_texts() -> Iterator[None]:
-    """Let Pillow unpack a PNG's texts up to `MOST_TEXT`; it refuses the whole image above 1 MiB."""
-    before = PngImagePlugin.MAX_TEXT_CHUNK
-    PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
-    try:
-        yield
-    finally:
-        PngImagePlugin.MAX_TEXT_CHUNK = before
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert an image from its ICC profile; one without, or with one that is damaged or misfit, stays.
-
-    Relative colorimetric with black point compensation, as browsers and editors do.
-    """
-    if not profile:
-        return image
-    if image.mode == "P":
-        image = image.convert("RGB")
-    try:
-        converted = ImageCms.profileToProfile(
-            image,
-            ImageCms.ImageCmsProfile(BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            "RGBA" if image.mode == "RGBA" else "RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-    assert converted is not None  # not in place
-    return converted
-
-
-def _from_deep_grey(image: Image.Image, path: Path) -> Image.Image:
-    """Scale 16-bit grey to 8 bits; Pillow's own convert would clip everything above 255 to white."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise UserError(f"{path}: expected 8 or 16 bits a channel, found Pillow mode {image.mode}")
-    return Image.fromarray(np.round(values / 257.0).astype(np.uint8)).convert("RGB")
+def over_white(colours: Image.Image, opacity: Image.Image) -> Image.Image:
+    """An RGB image as it looks on white where `opacity`, of mode L, lets it through."""
+    layer = colours.copy()
+    layer.putalpha(opacity)
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def fit_square(image: Image.Image, path: Path, resolution: int, resize: str) -> Image.Image:

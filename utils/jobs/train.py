@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 from utils.config.runs import Run
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare, run_all
 from utils.machine import check_writable, launched
@@ -79,10 +81,15 @@ def training_worker(
     from utils.training.distributed import entered_by_main, on_main, shared_faults
     from utils.training.trainer import train_run
 
+    looked: set[Source] = set()
+
     def work(run: Run) -> Path:
+        source = sources[run.name]
         with shared_faults(), entered_by_main(claimed(run, fingerprints[run.name])) as todo:
             if todo:
-                train_run(run, base, sources[run.name], embeds)
+                on_main(_look, run, source, source not in looked)
+                looked.add(source)
+                train_run(run, base, source, embeds)
         if run.config.push_to_hub:
             from utils.lora.card import push_to_hub
 
@@ -102,6 +109,16 @@ def _keep(fingerprints: Mapping[str, str], run: Run) -> Path:
 
         print(push_to_hub(run), flush=True)
     return run.weights_path()
+
+
+def _look(run: Run, source: Source, first: bool) -> None:
+    """Say what is to be learned, the first time, and leave a picture of it in the run's folder."""
+    for line in source.look(run.dataset) if first else []:
+        print(line, flush=True)
+    if (sheet := source.sheet()) is not None:
+        data = BytesIO()
+        sheet.save(data, "PNG")
+        write_atomically(run.pairs_path, data.getvalue())
 
 
 def _written(run: Run) -> dict[str, Path]:

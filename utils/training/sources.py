@@ -23,6 +23,8 @@ from utils.files import find_images
 from utils.models.families import Family
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from utils.data.pairs import ImagePair
     from utils.data.photos import Photo
     from utils.models.base import Base, PromptEmbeds
@@ -73,6 +75,14 @@ class Source(ABC):
     def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """What a training step draws; `embeds` are those of its prompts."""
 
+    def look(self, dataset: str) -> list[str]:
+        """What there is to say of it before it is learned, a line each; what may be wrong says "check"."""
+        return []
+
+    def sheet(self) -> Image | None:
+        """A picture of it as it is learned, if there is one worth drawing."""
+        return None
+
     def settled(self, run: Run) -> Run:
         """The run with what the source itself sets."""
         return run
@@ -92,13 +102,14 @@ class ImagePairs(Source):
     resolution: int
     resize: str = "error"
     count: int = 0
+    align: str = "none"
 
     @classmethod
     def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
         """See `Source.of`."""
         config = run.config
         folders = run.source_folder, run.target_folder
-        return cls(*folders, config.resolution, config.resize, config.pair_count)
+        return cls(*folders, config.resolution, config.resize, config.pair_count, config.align)
 
     def paths(self) -> dict[str, Path]:
         """See `Source.paths`."""
@@ -116,11 +127,23 @@ class ImagePairs(Source):
         from utils.data.pairs import load_pairs
 
         folders = self.source_folder, self.target_folder
-        return load_pairs(*folders, self.resolution, self.resize, self.count)
+        return load_pairs(*folders, self.resolution, self.resize, self.count, self.align)
 
     def read(self) -> None:
         """See `Source.read`."""
         _ = self.pairs
+
+    def look(self, dataset: str) -> list[str]:
+        """See `Source.look` and utils/data/pair_checks.py."""
+        from utils.data.pair_checks import in_words, look_at
+
+        return in_words(dataset, *look_at(self.pairs))
+
+    def sheet(self) -> Image | None:
+        """Each pair beside its difference."""
+        from utils.data.pair_sheet import pair_sheet
+
+        return pair_sheet(self.pairs)
 
     def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """Latents of pairs."""
