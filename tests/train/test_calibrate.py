@@ -15,7 +15,7 @@ from tinyflux.people import ATTRIBUTES
 from utils.errors import UserError
 from utils.lora.calibration import Calibration, read_calibration
 from utils.lora.files import read_metadata, update_metadata
-from utils.measure.judges import Probe
+from utils.measure.instruments import Probe
 
 
 def read(images: torch.Tensor) -> dict[str, torch.Tensor]:

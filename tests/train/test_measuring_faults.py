@@ -25,7 +25,7 @@ def no_tools(monkeypatch: pytest.MonkeyPatch) -> list:
         loaded.append(args)
         return {name: Unavailable(name, "", "") for name in ENCODERS}
 
-    monkeypatch.setattr("utils.measure.judges.load_tools", load_tools)
+    monkeypatch.setattr("utils.measure.instruments.load_tools", load_tools)
     return loaded
 
 

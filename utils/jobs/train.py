@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.config.runs import Run
+from utils.jobs.calibrate import ProbeOf, calibrate_trained, identities_prompts, is_calibrated
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare
 from utils.machine import check_writable
@@ -16,7 +17,11 @@ from utils.training.sources import Source, shared
 
 
 def train_command(
-    argv: Sequence[str] | None, description: str, methods: Mapping[str, str], following: str
+    argv: Sequence[str] | None,
+    description: str,
+    methods: Mapping[str, str],
+    following: str,
+    probe_of: ProbeOf = lambda dataset: None,
 ) -> int:
     """Train every run that a command line asks for.
 
@@ -25,6 +30,7 @@ def train_command(
         description: of the script, for --help.
         methods: those that it trains, python_name -> what it is.
         following: the script that comes next and what it is given beside the same arguments.
+        probe_of: the face world's probe for a dataset, where it judges.
 
     Returns:
         The exit status as in `run_all`.
@@ -52,13 +58,14 @@ def train_command(
 
     script, *arguments = following.split(maxsplit=1)
     closing = " ".join(["next:", experiment.command(script), *arguments])
-    return launch(runs, partial(training_worker, experiment, sources, fingerprints), closing)
+    return launch(runs, partial(training_worker, experiment, sources, fingerprints, probe_of), closing)
 
 
 def training_worker(
     experiment: Experiment,
     sources: Mapping[str, Source],
     fingerprints: Mapping[str, str],
+    probe_of: ProbeOf,
     runs: Sequence[Run],
 ) -> Callable[[Run], Path]:
     """Load the base; gives what trains any of `runs` unless it is trained, and uploads it; see `claimed`.
@@ -69,9 +76,13 @@ def training_worker(
         experiment: the base and the machine.
         sources: what each run learns from, by its name.
         fingerprints: of the sources, as they were when they were read.
+        probe_of: see `train_command`.
         runs: those to be done in this process.
     """
-    base, embeds = load_base(experiment, [prompt for run in runs for prompt in sources[run.name].prompts])
+    prompts = [
+        prompt for run in runs for prompt in (*sources[run.name].prompts, *_of_calibration(run, sources))
+    ]
+    base, embeds = load_base(experiment, prompts)
     from utils.training.claims import claimed
     from utils.training.distributed import entered_by_main, on_main, shared_faults
     from utils.training.trainer import train_run
@@ -80,6 +91,8 @@ def training_worker(
         with shared_faults(), entered_by_main(claimed(run, fingerprints[run.name])) as todo:
             if todo:
                 train_run(run, base, sources[run.name], embeds)
+                if is_calibrated(run, sources[run.name]):
+                    calibrate_trained(run, sources[run.name], base, embeds, probe_of)
         if run.config.push_to_hub:
             from utils.lora.card import push_to_hub
 
@@ -87,6 +100,11 @@ def training_worker(
         return run.weights_path()
 
     return work
+
+
+def _of_calibration(run: Run, sources: Mapping[str, Source]) -> list[str]:
+    """The prompts that the end of a run's training needs."""
+    return identities_prompts(run, run.config.calibrate) if is_calibrated(run, sources[run.name]) else []
 
 
 def _written(run: Run) -> dict[str, Path]:
