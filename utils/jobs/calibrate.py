@@ -63,7 +63,6 @@ def calibrate(
     import torch
 
     from utils.generation.sweep import applied_lora, sweep_images
-    from utils.measure.judges import kind_of
     from utils.measure.sliders import scale_at, usable_range
     from utils.models.base import PromptEmbeds
 
@@ -90,7 +89,7 @@ def calibrate(
         usable=scales[-1] if usable.breaks is None else usable.breaks,
         saturates=usable.saturates,
         breaks=usable.breaks,
-        judge=kind_of(judge),
+        judge=judge.kind,
         limit=limit,
         skip=skip,
         identities=identities,

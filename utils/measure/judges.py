@@ -29,6 +29,7 @@ class Judge(ABC):
     """Says how far an edit has got and what it damaged.
 
     Attributes:
+        kind: its name among the values of the key `judge`.
         names: of strength, damage and distance in tables; "" leaves one out.
         edited: which of its `readings` is the edit's.
         changed: which others the pairs change on purpose.
@@ -39,6 +40,7 @@ class Judge(ABC):
         tools: the networks of ENCODERS that it takes.
     """
 
+    kind: ClassVar[str]
     names: tuple[str, str, str] = ("", "", "")
     edited: str = "edit"
     changed: Collection[str] = ()
@@ -74,6 +76,7 @@ class Judge(ABC):
 class ProbeJudge(Judge):
     """Strength is the edited attribute's movement, damage the leak into all others (metrics.py)."""
 
+    kind = "probe"
     reads = "the attribute's, in units of its range"
     damages = "leak into other attributes"
     limit = 0.1
@@ -126,6 +129,7 @@ class ClipJudge(Judge):
     `direction_similarity` gives the angle of.
     """
 
+    kind = "clip"
     reads = "1 is the pairs' own change in CLIP's space"
     damages = "DINOv2 distance"
     limit = 0.3
@@ -208,6 +212,7 @@ class PairsJudge(Judge):
         distance = |phi(x') - phi(x)| / mean |phi(x_i) - phi(x_j)|
     """
 
+    kind = "pairs"
     names = ("moved", "across", "base distance")
     reads = "1 is as far as the pairs go, by what the base sees"
     damages = "change across the pairs' own, 1 as between strangers"
@@ -266,12 +271,7 @@ class PairsJudge(Judge):
         return torch.pdist(view.before).mean() if len(view.before) > 1 else view.direction.norm()
 
 
-JUDGES: dict[str, type[Judge]] = {"pairs": PairsJudge, "probe": ProbeJudge, "clip": ClipJudge}
-
-
-def kind_of(judge: Judge) -> str:
-    """A judge's name in JUDGES."""
-    return next(name for name, kind in JUDGES.items() if isinstance(judge, kind))
+JUDGES: dict[str, type[Judge]] = {judge.kind: judge for judge in (PairsJudge, ProbeJudge, ClipJudge)}
 
 
 def judge_of(config: Config, probe: Probe | None) -> str:
