@@ -192,7 +192,7 @@ def site(tmp_path: Path, mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     )
     (tmp_path / "config/mini.yaml").write_text(
         "base: mini\npython_name: train_image\ndevice: cpu\ndatasets: [age, smile]\nnoise_scales: 3\n"
-        "train_iteration: 2\nsave_per_steps: 1\nscales: 0,0.5,-1\nprompt: a cat\n"
+        "train_iteration: 2\nsave_per_steps: 1\ncalibrate: 0\nscales: 0,0.5,-1\nprompt: a cat\n"
     )
     for number, dataset in enumerate(("age", "smile")):
         for side, shade in (("source", 40), ("target", 200)):

@@ -13,7 +13,7 @@ from utils.config.runs import Run
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from utils.measure.judges import Probe
+    from utils.measure.instruments import Probe
 
 
 def keep(folder: Path, runs: Sequence[Run]) -> Callable[[Run], Path]:
@@ -45,7 +45,7 @@ def fail(runs: Sequence[Run]) -> Callable[[Run], Path]:
 def bright_probe(dataset: str) -> Probe:
     """A probe that sees brightness."""
     from tests.train.test_study_script import read
-    from utils.measure.judges import Probe
+    from utils.measure.instruments import Probe
 
     return Probe(read, lambda images: images.mean(dim=(2, 3)), dataset, ())
 

@@ -1,41 +1,35 @@
 """Measure a run's edit on generated identities, and write what was measured: tables, plot, pictures, report.
 
-What an image shows is read by a *reader*: any callable from pixels (B, 3, H, W) in [-1, 1] to readings, one
-(B,) tensor an attribute in units of the attribute's range. The face world's probe is one.
+What an image shows its judge says (utils/measure/judges.py): in the face world every attribute, elsewhere how
+far the edit has got along the pairs' own change, and what changed besides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from tinyflux.judge import attribute_of
-from tinyflux.people import COLOURS
 from utils.bars import Bar
 from utils.config.runs import Run
-from utils.data.pairs import ImagePair
 from utils.data.pixels import to_images
 from utils.flow.sampling import sweep_forwards
 from utils.generation.sweep import applied_lora, sweep_batches
+from utils.measure.judges import Judge
 from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
 from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot
 from utils.report.page import Section, Table, Text, write_report
 from utils.report.tables import markdown_table, write_json
 
-Reader = Callable[[Tensor], Readings]
-
 SHOWN = 6
 """Identities kept for the pictures; the overview of a study shows about as many rows in all."""
 
 EXPLANATION = (
-    "Readings of the edited attribute at each slider scale, in units of its range. moved: movement from "
-    "scale 0 to 1, as a share of the training pairs' own difference. leak: mean movement at scale 1 of the "
-    "attributes that should stay. Spearman: rank correlation of scale and reading within each identity. In "
-    "brackets, 95% bootstrap intervals over identities."
+    "Readings of the edit at each slider scale ({reads}). moved: movement from scale 0 to 1, as a share of "
+    "the training pairs' own difference. leak: at scale 1, the {damages}. Spearman: rank correlation of "
+    "scale and reading within each identity. In brackets, 95% bootstrap intervals over identities."
 )
 
 
@@ -44,6 +38,7 @@ class Measured:
     """One run's measurement. `pictures`: seed -> its images in ascending order of scale."""
 
     run: Run
+    judge: Judge
     report: EditReport
     pictures: dict[int, list[Image.Image]]
 
@@ -53,27 +48,25 @@ def measure(
     run: Run,
     base: Base,
     embeds: PromptEmbeds,
-    pairs: Sequence[ImagePair],
-    reader: Reader,
+    judge: Judge,
     seeds: Sequence[int],
     scales: Sequence[float],
 ) -> Measured:
     """Generate with the run's LoRA under its first skip, read every image, and sum up.
 
     Args:
-        run: its dataset is named after an attribute.
+        run: names and settings.
         base: the base, with its VAE.
         embeds: of one prompt for all seeds, or of one a seed.
-        pairs: the run's own, whose difference is the measure of movement.
-        reader: reads images.
+        judge: of the run's edit, by its own pairs.
         seeds: one generated identity each.
         scales: slider scales, 0 and 1 among them.
 
     Raises:
-        UserError: the LoRA is missing or does not fit, or the dataset is not named after an attribute.
-        ValueError: the pairs do not differ in the attribute, and all that `sweep_batches` refuses.
+        UserError: the LoRA is missing or does not fit.
+        ValueError: the pairs do not differ in the edit, and all that `sweep_batches` refuses.
     """
-    attribute, config, skip = attribute_of(run.dataset), run.config, run.config.skips[0]
+    config, skip = run.config, run.config.skips[0]
     scales = sorted(set(scales))
     read: dict[float, list[Readings]] = {scale: [] for scale in scales}
     pictures: dict[int, list[Image.Image]] = {}
@@ -84,22 +77,16 @@ def measure(
     ):
         for batch, sweep in sweep_batches(base, embeds, seeds, [skip], scales, config, progress=bar.update):
             for scale in scales:
-                read[scale].append(reader(sweep[skip][scale]))
+                read[scale].append(judge.readings(sweep[skip][0.0], sweep[skip][scale]))
             for i, seed in enumerate(batch[: SHOWN - len(pictures)]):
                 pictures[seed] = [to_images(sweep[skip][scale][i : i + 1])[0] for scale in scales]
     report = edit_table(
         {scale: _joined(parts) for scale, parts in read.items()},
-        attribute,
-        pair_difference(pairs, reader, attribute),
-        changed=COLOURS if attribute == "sketch" else (),
+        judge.edited,
+        judge.pair_difference,
+        judge.changed,
     )
-    return Measured(run, report, pictures)
-
-
-def pair_difference(pairs: Sequence[ImagePair], reader: Reader, attribute: str) -> float:
-    """Mean of target minus source over the pairs, as the reader sees them."""
-    sources, targets = (torch.stack([getattr(pair, side) for pair in pairs]) for side in ("source", "target"))
-    return (reader(targets)[attribute] - reader(sources)[attribute]).mean().item()
+    return Measured(run, judge, report, pictures)
 
 
 def _joined(parts: Sequence[Readings]) -> Readings:
@@ -125,7 +112,7 @@ def write_results(measured: Sequence[Measured], folder: Path, command: str) -> P
     identities = measured[0].report.identities
     table = markdown_table(header, rows)
     (folder / "table.md").write_text(
-        f"{table}\n{identities} identities. {EXPLANATION}\n\n    {command}\n", encoding="utf-8"
+        f"{table}\n{identities} identities. {_explanation(measured)}\n\n    {command}\n", encoding="utf-8"
     )
     _write_json(measured, folder / "table.json", command)
     plot = _plot(measured)
@@ -136,13 +123,22 @@ def write_results(measured: Sequence[Measured], folder: Path, command: str) -> P
         "Edits, measured",
         command,
         [
-            Section("Table", [Text(EXPLANATION), Table(header, rows), plot]),
-            Section("Leak by attribute", [_leaks(measured)]),
+            Section("Table", [Text(_explanation(measured)), Table(header, rows), plot]),
+            Section("Leak", [_leaks(measured)]),
             Section("Pictures", [_grid([one], SHOWN) for one in measured]),
         ],
-        f"{identities} generated identities that no training has seen, read by the face world's probe.",
+        f"{identities} generated identities that no training has seen.",
     )
     return folder / "report.html"
+
+
+def _explanation(measured: Sequence[Measured]) -> str:
+    """By each judge there is, in words."""
+    judges = {type(one.judge) for one in measured}
+    reads, damages = (
+        "; ".join(sorted(getattr(judge, name) for judge in judges)) for name in ("reads", "damages")
+    )
+    return EXPLANATION.format(reads=reads, damages=damages)
 
 
 def _labels(measured: Sequence[Measured]) -> list[str]:
@@ -159,7 +155,7 @@ def _plot(measured: Sequence[Measured]) -> Plot:
         return Series(label, list(one.report.readings), [m.mean for m in means], *edges)
 
     lines = [series(label, one) for label, one in zip(_labels(measured), measured, strict=True)]
-    return Plot(lines, "slider scale", "reading of the edited attribute", "Does the edit follow the slider?")
+    return Plot(lines, "slider scale", "reading of the edit", "Does the edit follow the slider?")
 
 
 def _grid(measured: Sequence[Measured], identities: int) -> Grid:
@@ -198,9 +194,7 @@ def _leaks(measured: Sequence[Measured]) -> Table:
         ]
         for name in names
     ]
-    return Table(
-        ["attribute", *_labels(measured)], rows, "Mean |movement| at scale 1, in units of the range."
-    )
+    return Table(["attribute", *_labels(measured)], rows, "Mean |movement| at scale 1.")
 
 
 def _write_json(measured: Sequence[Measured], path: Path, command: str) -> None:

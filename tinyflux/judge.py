@@ -3,36 +3,28 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
-from utils.errors import UserError, nearest
-
 if TYPE_CHECKING:
-    from utils.measure.judges import Probe
+    from utils.measure.instruments import Probe
 
 
-def attribute_of(dataset: str) -> str:
-    """The attribute that a dataset edits: its name, without _single.
-
-    Raises:
-        UserError: the face world has no such attribute.
-    """
+def attribute_of(dataset: str) -> str | None:
+    """The attribute that a dataset edits: its name, without _single; None if the face world has no such."""
     from tinyflux.people import ATTRIBUTES  # torch comes with it
 
     name = dataset.removesuffix("_single")
-    if name not in ATTRIBUTES:
-        raise UserError(
-            f"datasets: expected names of attributes that the probe reads (and _single), found {dataset!r}"
-            f"{nearest(name, ATTRIBUTES)}; there are: {', '.join(ATTRIBUTES)}; for other edits: judge=clip"
-        )
-    return name
+    return name if name in ATTRIBUTES else None
 
 
-def face_probe(dataset: str) -> "Probe":
-    """The probe, for a dataset named after an attribute; raises `UserError` for another."""
+def face_probe(dataset: str) -> "Probe | None":
+    """The probe, for a dataset named after an attribute; None for another edit, which its pairs judge."""
     from tinyflux.people import COLOURS
     from tinyflux.probe import load_probe
-    from utils.measure.judges import Probe
+    from utils.measure.instruments import Probe
 
-    probe, attribute = load_probe(), attribute_of(dataset)
+    attribute = attribute_of(dataset)
+    if attribute is None:
+        return None
+    probe = load_probe()
     changed = COLOURS if attribute == "sketch" else ()
     return Probe(probe.read, probe.features, attribute, changed, _strangers())
 

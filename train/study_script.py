@@ -96,8 +96,11 @@ def _check_sources(cells: Sequence[Cell]) -> None:
     from utils.study.worker import all_pairs
 
     for run in (cell.run for cell in cells):
-        if run.config.judge == "probe":
-            attribute_of(run.dataset)
+        if run.config.judge == "probe" and attribute_of(run.dataset) is None:
+            raise UserError(
+                f"datasets: expected attributes that the probe reads, found {run.dataset!r}; one judge "
+                "sees all of a study: judge=pairs does any edit"
+            )
     for source in {source for cell in cells for source in (cell.source, all_pairs(cell.run))}:
         source.read()
 
@@ -120,13 +123,14 @@ def worker(
     config = runs[0].config
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     texts = [text for run in runs for text in by_name[run.name].source.prompts]
-    texts += [prompt for run in runs for prompt in prompts[run.name]]
+    texts += ["", *(prompt for run in runs for prompt in prompts[run.name])]
     from tinyflux.judge import face_probe
-    from utils.measure.judges import judge_lacks, load_tools
+    from utils.measure.instruments import load_tools
+    from utils.measure.judges import judge_lacks
     from utils.study.worker import StudyWorker
 
     tools = load_tools(config, resolve_device(config.device, warn=lambda line: None))  # load_base warns
-    if lacking := judge_lacks(config, tools):
+    if lacking := judge_lacks(config.judge, tools):
         raise UserError(f"judge {config.judge}: {lacking}")
     base, embeds = load_base(Experiment(config, model_path), texts)
     of_all = StudyWorker(plan, base, embeds, tools, face_probe)

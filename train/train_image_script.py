@@ -6,6 +6,7 @@ python train_image_script.py --c=train_image train_iteration=100 "datasets=[smil
 
 from collections.abc import Sequence
 
+from tinyflux.judge import face_probe
 from utils.errors import run_cli
 from utils.jobs.train import train_command
 from utils.training.methods import methods_from
@@ -14,7 +15,7 @@ from utils.training.sources import ImagePairs
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status as in `run_all`."""
-    return train_command(argv, __doc__ or "", methods_from(ImagePairs), "gen_image_script.py")
+    return train_command(argv, __doc__ or "", methods_from(ImagePairs), "gen_image_script.py", face_probe)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 
 from utils.data.pairs import ImagePair
 from utils.measure.encoders import ENCODERS, Unavailable
-from utils.measure.judges import Probe
+from utils.measure.instruments import Probe
 
 LACKING = {name: Unavailable(name, "no weights named", f"set {name}") for name in ENCODERS}
 

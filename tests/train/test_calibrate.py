@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TRAIN, Script
+from tests.conftest import MINI_SEQUENCE_LENGTH, TRAIN, Script
 from tinyflux.people import ATTRIBUTES
+from utils.config.load import load_config
+from utils.config.runs import expand_runs
 from utils.errors import UserError
 from utils.lora.calibration import Calibration, read_calibration
 from utils.lora.files import read_metadata, update_metadata
-from utils.measure.judges import Probe
+from utils.measure.instruments import Probe
+from utils.models.base import Base
 
 
 def read(images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -26,7 +30,7 @@ def read(images: torch.Tensor) -> dict[str, torch.Tensor]:
 def lora(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A trained LoRA; the probe is brightness, its leak the green channel's movement."""
     monkeypatch.syspath_prepend(str(TRAIN / "eval_scripts"))
-    assert script("train_image_script", "--c=mini", "datasets=age", "lr=0.05")[0] == 0
+    assert script("train_image_script", "--c=mini", "datasets=age", "lr=0.05", "calibrate=0")[0] == 0
     module = importlib.import_module("calibrate")
     monkeypatch.setattr(module, "face_probe", lambda dataset: Probe(read, torch.flatten, dataset))
     (path,) = Path("output/models").rglob("*2epoch.safetensors")
@@ -50,10 +54,12 @@ def test_a_calibration_is_written_into_the_file_and_read_by_generation(lora: Pat
     names = sorted(path.name for path in Path("output/eval").rglob("*/skip*.png"))
     scales = ("0.00", "0.30", "0.60", "0.90", "1.20", "1.50")
     assert [name.split("_")[1] for name in names] == [f"scale{scale}.png" for scale in scales]
-    status, _, err = script("gen_image_script", "--c=mini", "datasets=age", "scales=auto", "skips=2")
-    assert status == 2
-    assert "scales: auto: expected the skip" in err
-    assert "was calibrated at, 1; found skips [2]" in err
+    status, out, _ = script("gen_image_script", "--c=mini", "datasets=age", "scales=auto", "skips=2")
+    assert status == 0
+    assert "calibrated at skip 1, which says nothing of skips [2]" in out
+    assert sorted(path.name for path in Path("output/eval").rglob("*/skip2*.png"))[-1].endswith(
+        "scale1.00.png"
+    )
 
 
 def test_an_exact_slider_is_calibrated_exactly(
@@ -74,7 +80,7 @@ def test_an_exact_slider_is_calibrated_exactly(
     status, _, err = script("calibrate", str(lora), "judge=probe", "--upto=4", "--limit=1e9")
     assert status == 0, err
     found = read_calibration(lora)
-    assert found.pairs_scale == pytest.approx(2 * 0.95, abs=1e-3)
+    assert found.pairs_scale == pytest.approx(2 * 0.9, abs=1e-3)
     assert (found.saturates, found.breaks, found.usable) == (None, None, 4.0)
     limit = abs(1.5 * change / 2)  # every other attribute moves as the edited one does
     status, _, err = script("calibrate", str(lora), "judge=probe", "--upto=4", f"--limit={limit}")
@@ -84,9 +90,6 @@ def test_an_exact_slider_is_calibrated_exactly(
 
 
 def test_what_cannot_be_calibrated_or_used_is_told(lora: Path, script: Script) -> None:
-    status, _, err = script("gen_image_script", "--c=mini", "datasets=age", "scales=auto")
-    assert (status, len(err.splitlines())) == (2, 1)
-    assert f"expected a calibrated LoRA, found {lora} without" in err
     for arguments, message in {
         ("none.safetensors",): "none.safetensors: expected a LoRA file",
         (
@@ -104,6 +107,79 @@ def test_what_cannot_be_calibrated_or_used_is_told(lora: Path, script: Script) -
     update_metadata(lora, {"calibration": "{}"})
     with pytest.raises(UserError, match="expected its calibration in the header"):
         read_calibration(lora)
+
+
+def test_training_ends_with_a_calibration(site: Path, script: Script) -> None:
+    shutil.copytree("datasets/age", "datasets/dragon")
+    arguments = ("--c=mini", "datasets=age,dragon", "lr=0.05")
+    status, out, err = script("train_image_script", *arguments, "calibrate=2", "judge=pairs")
+    assert status == 0, err
+    assert out.count("slider: ") == 2
+    for path in Path("output/models").rglob("*2epoch.safetensors"):
+        found = read_calibration(path)
+        assert found is not None
+        assert (found.judge, found.identities, found.skip) == ("pairs", 2, 1)
+        assert f"slider: {found.in_words()}" in out
+    assert script("train_image_script", *arguments, "calibrate=2")[1].count("trained before") == 2
+    status, out, _ = script("train_image_script", *arguments, "lr=0.04", "calibrate=1", "judge=clip")
+    assert status == 0
+    assert out.count("clip: not available") == 2  # and the pairs judge in its place
+
+
+def test_a_calibration_goes_on_until_the_slider_gets_there(
+    lora: Path, mini_flux_loaded: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strength is a quarter of the scale: looked at up to 4 and no further."""
+    import utils.generation.sweep
+    from utils.jobs.calibrate import calibrate
+    from utils.measure.judges import Judge
+
+    asked = []
+
+    class Slow(Judge):
+        kind, reads, damages = "pairs", "", ""
+        limit = 1.0
+
+        @classmethod
+        def of(cls, instruments, pairs):
+            return cls()
+
+        def strength(self, before, after):
+            return (after - before).mean(dim=(1, 2, 3)) / 4
+
+        def damage(self, before, after):
+            return torch.zeros(len(before))
+
+    def draw(base, embeds, seeds, skips, scales, config):
+        asked.append(scales)
+        return {skips[0]: {scale: torch.zeros(len(seeds), 3, 32, 32) + scale for scale in scales}}
+
+    monkeypatch.setattr(utils.generation.sweep, "sweep_images", draw)
+    (run,) = expand_runs(load_config("mini", ["datasets=age"], Path("config")))
+    embeds = {"a cat": mini_flux_loaded.encode_prompts(["a cat"], MINI_SEQUENCE_LENGTH)}
+    found = calibrate(run, lora, mini_flux_loaded, embeds, Slow(), 2)
+    assert [scales[-1] for scales in asked] == [1.0, 2.0, 4.0]
+    assert found.pairs_scale == pytest.approx(3.6)
+    assert found.scales() == pytest.approx([0, 0.8, 1.6, 2.4, 3.2, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("pairs_scale", "usable", "last"),
+    [
+        (0.97, 2, 1),
+        (0.93, 2, 1),
+        (0.93, 0.95, 0.75),
+        (None, 1, 1),
+        (1.9, 4, 2),
+        (0.31, 1, 0.3),
+        (7.1, 8, 7.5),
+    ],
+)
+def test_auto_scales_are_round(pairs_scale: float | None, usable: float, last: float) -> None:
+    scales = Calibration(pairs_scale, usable, None, None, "pairs", 0.7, 14, 4).scales()
+    assert (scales[0], len(scales)) == (0, 6)
+    assert scales[-1] == pytest.approx(last)
+    assert all(len(f"{scale:g}") <= 4 for scale in scales)
 
 
 def test_auto_scales_stop_where_the_image_breaks() -> None:

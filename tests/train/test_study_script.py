@@ -15,7 +15,7 @@ from PIL import Image
 from tests.conftest import Script
 from tinyflux.people import ATTRIBUTES
 from utils.config.runs import Run
-from utils.measure.judges import Probe
+from utils.measure.instruments import Probe
 from utils.study import worker
 from utils.study.cells import CellResult
 

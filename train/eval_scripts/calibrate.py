@@ -1,8 +1,10 @@
 """Find out what a LoRA's slider is good for, and write it into its file, for `scales: auto`.
 
+A training of pairs has done this on a few images when it ended (key calibrate); here are more of both.
+
 cd train
 python eval_scripts/calibrate.py LORA.safetensors
-python gen_image_script.py --c=train_image scales=auto
+python gen_image_script.py --c=train_image
 
 Found are the scale that gives the pairs' own change, where the slider saturates, and where damage passes a
 limit. Base, pairs, prompts and skip are those of the settings in the file's header; key=value changes them
@@ -11,7 +13,7 @@ limit. Base, pairs, prompts and skip are those of the settings in the file's hea
 options:
   --upto X         measure at nine scales from 0 to X (2)
   --identities N   generated images at each (16)
-  --limit X        most damage to put up with (leak 0.1; DINOv2 distance 0.3)
+  --limit X        most damage to put up with (the judge's own)
 """
 
 import argparse
@@ -19,7 +21,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinyflux.judge import face_probe
 from utils.arguments import Parser, path_option, positive, whole
@@ -28,16 +29,12 @@ from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
 from utils.errors import UserError, run_cli
-from utils.generation.prompts_and_seeds import choose_prompts
+from utils.jobs.calibrate import calibrate, identities_prompts, instruments_of
 from utils.jobs.prepare import CONFIG_FOLDER, Experiment, enter_config_folder, load_base
+from utils.lora.calibration import Calibration
 from utils.machine import resolve_model_path
 from utils.names import find_lora
 from utils.training.sources import ImagePairs
-
-if TYPE_CHECKING:
-    from utils.lora.calibration import Calibration
-
-FIRST_IDENTITY = 2_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,61 +53,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"expected settings of one run, found {len(runs)}: {', '.join(run.name for run in runs)}"
         )
     run = runs[0]
-    calibration = calibrate(run, args.lora, args.upto, args.identities, args.limit)
+    calibration = measured(run, args.lora, args)
     update_metadata(args.lora, calibration.metadata())
     print(json.dumps(asdict(calibration), indent=1))
-    print(f"scales: auto is {', '.join(f'{scale:g}' for scale in calibration.scales())}")
+    print(f"slider: {calibration.in_words()}")
     return 0
 
 
-def calibrate(run: Run, lora: Path, upto: float, identities: int, limit: float | None) -> "Calibration":
-    """Measure a LoRA on its base.
-
-    Args:
-        run: gives base, pairs, prompts, skip and judge.
-        lora: the file.
-        upto: greatest scale.
-        identities: images at each scale.
-        limit: most damage; None: the judge's own.
-    """
-    import torch
-
-    from utils.generation.sweep import applied_lora, sweep_images
-    from utils.lora.calibration import PAIRS_STRENGTH, Calibration
-    from utils.measure.judges import JUDGES_TOOLS, LIMITS, build_judge, load_tools
-    from utils.measure.sliders import scale_at, usable_range
-    from utils.models.base import PromptEmbeds
+def measured(run: Run, lora: Path, args: argparse.Namespace) -> Calibration:
+    """Load the run's base and measure a LoRA on it, at nine scales up to args.upto."""
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import build_judge
 
     config = run.config
-    pairs = ImagePairs.of(run).pairs
-    probe = face_probe(run.dataset) if config.judge == "probe" else None
-    seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
-    prompts = choose_prompts(run, seeds)
+    pairs, prompts = ImagePairs.of(run).pairs, identities_prompts(run, args.identities)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
-    base, embeds = load_base(Experiment(config, model_path), prompts)
-    judge = build_judge(config, load_tools(config, base.device, JUDGES_TOOLS[config.judge]), pairs, probe)
-
-    # Images over the scales.
-    scales, skip = [upto * step / 8 for step in range(9)], config.skips[0]
-    with applied_lora(base.transformer, lora, other_base=config.other_base):
-        of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
-        images = sweep_images(base, of_seeds, seeds, [skip], scales, config)[skip]
-
-    # How far they get, and where they break.
-    strength = torch.stack([judge.strength(images[0.0], images[scale]) for scale in scales], dim=1)
-    damage = torch.stack([judge.damage(images[0.0], images[scale]).mean() for scale in scales])
-    limit = LIMITS[config.judge] if limit is None else limit
-    usable = usable_range(torch.tensor(scales), strength.mean(dim=0), damage, limit)
-    return Calibration(
-        pairs_scale=scale_at(torch.tensor(scales), strength, PAIRS_STRENGTH),
-        usable=upto if usable.breaks is None else usable.breaks,
-        saturates=usable.saturates,
-        breaks=usable.breaks,
-        judge=config.judge,
-        limit=limit,
-        skip=skip,
-        identities=identities,
-    )
+    base, embeds = load_base(Experiment(config, model_path), ["", *prompts])
+    judge = build_judge(config, instruments_of(run, base, embeds, face_probe), pairs)
+    if isinstance(judge, Unavailable):
+        raise UserError(f"judge {config.judge}: {judge}")
+    ladder = [[args.upto * step / 8 for step in range(9)]]
+    return calibrate(run, lora, base, embeds, judge, args.identities, args.limit, ladder)
 
 
 def _config(lora: Path, text: str, overrides: Sequence[str]) -> Config:

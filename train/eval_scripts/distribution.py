@@ -77,8 +77,8 @@ def _networks(subject: Subject) -> dict[str, Any]:
         "Inception": load_inception(config.inception_weights, device),
         "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.features,
     }
-    if subject.probe is not None:
-        networks["probe"] = subject.probe.features
+    if (probe := subject.instruments.probe) is not None:
+        networks["probe"] = probe.features
     return networks
 
 

@@ -4,7 +4,8 @@ cd train
 python eval_scripts/edit_strength.py --c=train_image
 python eval_scripts/edit_strength.py --c=train_image --at 0=before --at 1=after --text "a person with glasses"
 
-CLIP direction is text-free: the angle between what the pairs change in CLIP's space and what the edit does.
+moved: the judge's strength, 1 = the pairs' own change. CLIP direction is text-free: the angle between what
+the pairs change in CLIP's space and what the edit does.
   --text TEXT         also CLIP's score of the edited images under this text
 """
 
@@ -25,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(argv)
 
     def rows_of(subject: Subject) -> list[Row]:
-        from utils.measure.judges import strength_measures
+        from utils.measure.measures import strength_measures
 
-        measures = strength_measures(subject.tools, subject.pairs, options.text, subject.probe)
+        measures = strength_measures(subject.tools, subject.pairs, options.text, subject.available_judge)
         return rows_by_scale(subject, measures)
 
     return measure_images(rest, "edit_strength", __doc__ or "", rows_of, face_probe, argv)

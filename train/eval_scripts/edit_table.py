@@ -18,7 +18,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utils.arguments import Parser, numbers, path_option, whole
 from utils.config.runs import Run
@@ -29,9 +28,6 @@ from utils.jobs.prepare import list_runs, load_base, prepare, run_all
 from utils.machine import check_writable
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs
-
-if TYPE_CHECKING:
-    from tinyflux.edits import Reader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,20 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(options.out)
     # here, so that the checks above come at once
     from tinyflux.edits import measure, results_table, write_results
-    from tinyflux.judge import attribute_of
+    from tinyflux.judge import face_probe
+    from utils.jobs.calibrate import instruments_of
+    from utils.measure.encoders import Unavailable
+    from utils.measure.judges import build_judge
     from utils.models.base import PromptEmbeds
     from utils.report.tables import markdown_table
 
-    for run in experiment.runs:
-        attribute_of(run.dataset)
     pairs = {run.dataset: ImagePairs.of(run).pairs for run in experiment.runs}
-    reader = probe_reader()
-    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
+    base, embeds = load_base(experiment, ["", *(prompt for of_run in prompts.values() for prompt in of_run)])
     measured = []
 
     def measure_one(run: Run) -> Path:
         own = PromptEmbeds.joined([embeds[prompt] for prompt in prompts[run.name]])
-        measured.append(measure(run, base, own, pairs[run.dataset], reader, seeds, options.scales))
+        instruments = instruments_of(run, base, embeds, face_probe)
+        judge = build_judge(run.config, instruments, pairs[run.dataset])
+        if isinstance(judge, Unavailable):
+            raise UserError(f"judge {run.config.judge}: {judge}")
+        measured.append(measure(run, base, own, judge, seeds, options.scales))
         # after every run, so that a table cut off leaves what it has
         return write_results(
             measured, options.out, shlex.join(["python", "eval_scripts/edit_table.py", *argv])
@@ -79,13 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if measured:
         print("\n" + markdown_table(*results_table(measured)))
     return status
-
-
-def probe_reader() -> "Reader":
-    """What the face world's probe reads."""
-    from tinyflux.probe import load_probe
-
-    return load_probe().read
 
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

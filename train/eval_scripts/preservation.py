@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rows_of(subject: Subject) -> list[Row]:
     """Every preservation measure at every scale."""
-    from utils.measure.judges import preservation_measures
+    from utils.measure.measures import preservation_measures
 
-    return rows_by_scale(subject, preservation_measures(subject.tools, subject.probe))
+    return rows_by_scale(subject, preservation_measures(subject.tools, subject.available_judge))
 
 
 if __name__ == "__main__":

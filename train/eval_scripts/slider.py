@@ -4,8 +4,8 @@ cd train
 python eval_scripts/slider.py --c=train_image
 
 delta_smooth, CR, CSM, SP, OS, the correlations and the usable range are defined in utils/measure/sliders.py.
-The distance is the probe's where judge is probe, else LPIPS alex; the score is the judge's strength.
-  --limit X           damage from which on the image counts as broken (leak 0.1; DINOv2 distance 0.3)
+The distance is the judge's, with judge=clip LPIPS alex; the score is the judge's strength.
+  --limit X           damage from which on the image counts as broken (the judge's own)
   --original FOLDER   what the images at scale 0 should be, by name: the photographs, for edits of photographs
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from utils.measure.encoders import Unavailable
-    from utils.measure.judges import Measure
+    from utils.measure.measures import Measure
 
 MEASURES = ("CR", "CSM", "SP", "OS", "Spearman", "Pearson", "saturates", "breaks")
 """What is measured of the judge's strength, in the order of the columns."""
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] | None) -> list[Row]:
     """Every slider metric of one run; `limit` None takes the judge's own."""
     from utils.measure.encoders import Unavailable
-    from utils.measure.judges import distance_measure
+    from utils.measure.measures import distance_measure
 
-    distance = distance_measure(subject.tools, subject.probe)
+    distance = distance_measure(subject.tools, subject.available_judge)
     values = _of_distances(subject, distance) | _of_strength(subject, distance, limit)
     if original is not None:
         values["error at 0"] = (
@@ -64,7 +64,7 @@ def rows_of(subject: Subject, limit: float | None, original: Mapping[str, Path] 
 
 def _of_distances(subject: Subject, distance: Measure | Unavailable) -> dict[str, Any]:
     from utils.measure.encoders import Unavailable
-    from utils.measure.judges import pairwise_distances
+    from utils.measure.measures import pairwise_distances
     from utils.measure.sliders import smoothness
 
     if isinstance(distance, Unavailable):
@@ -78,14 +78,11 @@ def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float
     import torch
 
     from utils.measure.encoders import Unavailable
-    from utils.measure.judges import LIMITS, build_judge, judge_lacks
     from utils.measure.sliders import correlations, free_sliders, usable_range
 
-    config, series = subject.run.config, subject.series
-    lacking = judge_lacks(config, subject.tools)
-    if lacking is not None:
-        return dict.fromkeys(MEASURES, lacking)
-    judge = build_judge(config, subject.tools, subject.pairs, subject.probe)
+    judge, series = subject.judge, subject.series
+    if isinstance(judge, Unavailable):
+        return dict.fromkeys(MEASURES, judge)
     before, scales = series.images[0.0], torch.tensor(series.scales)
     strength = torch.stack([judge.strength(before, after) for after in series.images.values()], dim=1)
 
@@ -110,7 +107,7 @@ def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float
         scales[up],
         strength[:, up].mean(dim=0),
         torch.stack(damage),
-        LIMITS[config.judge] if limit is None else limit,
+        judge.limit if limit is None else limit,
     )
     for name, scale in (("saturates", usable.saturates), ("breaks", usable.breaks)):
         values[name] = None if scale is None else torch.tensor([scale])

@@ -98,6 +98,7 @@ class Config:
     resume: bool = key(SAVING, False, "resume from the last save, as --resume does")
     other_code: bool = key(SAVING, False, "keep trainings and figures that other code made, which are else made anew")
     log_every: int = key(SAVING, 10, "steps between two lines of the loss log", ge=1)
+    calibrate: int = key(SAVING, 4, "images a scale by which the slider of an edit is calibrated when training ends; 0: not", ge=0, le=1024)
     report_to: str = key(SAVING, "tensorboard", "the tracker of losses and samples; wandb needs its extra", one_of=("tensorboard", "wandb", "none"))
     push_to_hub: str = key(SAVING, "", "OWNER/NAME on the hub, for a config of one run: the LoRA and its card are uploaded")
 
@@ -109,7 +110,7 @@ class Config:
     use_trained_lora_path: bool = key(IMAGES, False, "apply trained_lora_path in place of each run's own LoRA")
     trained_lora_path: list[str] = key(IMAGES, [], "LoRA files; several act together", commas=False, check=is_path, expected="a list of paths", path=True)
     other_base: bool = key(IMAGES, False, "apply LoRAs that say they were trained on another base all the same")
-    scales: list[float] = key(IMAGES, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "slider scales; auto: what the LoRA's calibration says (eval_scripts/calibrate.py)", filled=True, auto=True)
+    scales: list[float] = key(IMAGES, [], "slider scales; auto: the usable range that the LoRA's calibration found, or 0 to 1", filled=True, auto=True)
     lora_scales: list[list[float]] = key(IMAGES, [], "for several trained_lora_path, one list each, every combination; none: scales for all", commas=False)
     use_random_seed: bool = key(IMAGES, False, "other seeds every time")
     start_seed_gen: int = key(IMAGES, 6666, "the first seed", **SEED)
@@ -123,7 +124,7 @@ class Config:
     inversion: str = key(PHOTOGRAPHS, "lora", "how a photograph is found in the flow; see docs/photographs.md", one_of=("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit"))
     inversion_rule: str = key(PHOTOGRAPHS, "difference", "how the edit joins an inversion LoRA", one_of=("difference", "joint", "authors"))
 
-    judge: str = key(MEASURING, "clip", "what says how far an edit has got: clip (and dinov2), or probe, the face world's own", one_of=("clip", "probe"))
+    judge: str = key(MEASURING, "pairs", "what says how far an edit has got: pairs, by what the base sees; clip (and dinov2); probe, the face world's own, pairs for other edits", one_of=("pairs", "clip", "probe"))
     clip_weights: str = key(MEASURING, "openai/clip-vit-large-patch14", "CLIP", **PATH_OR_NONE)
     dinov2_weights: str = key(MEASURING, "facebook/dinov2-base", "DINOv2", **PATH_OR_NONE)
     lpips_alex_weights: str = key(MEASURING, "torchvision", "LPIPS's AlexNet; torchvision fetches its own", **PATH_OR_NONE)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_seeds
-from utils.jobs.prepare import Experiment, check_weights, list_runs, prepare
+from utils.jobs.prepare import Experiment, check_weights, list_runs, load_base, prepare
 from utils.machine import check_writable, resolve_device
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from utils.data.pairs import ImagePair
     from utils.generation.gallery_reader import ImageSeries
     from utils.measure.encoders import Unavailable
-    from utils.measure.judges import Measures, Probe, Tools
+    from utils.measure.instruments import Instruments, Probe, Tools, Views
+    from utils.measure.judges import Judge
+    from utils.measure.measures import Measures
 
 OPTIONS = """
 options of its own:
@@ -46,8 +48,26 @@ class Subject:
     run: Run
     series: ImageSeries
     pairs: Sequence[ImagePair]
-    tools: Tools
-    probe: Probe | None
+    instruments: Instruments
+
+    @property
+    def tools(self) -> Tools:
+        """The outside networks."""
+        return self.instruments.tools
+
+    @cached_property
+    def judge(self) -> Judge | Unavailable:
+        """What says how far the edit has got, or why it can't."""
+        from utils.measure.judges import build_judge
+
+        return build_judge(self.run.config, self.instruments, self.pairs)
+
+    @property
+    def available_judge(self) -> Judge | None:
+        """The judge, if there is one."""
+        from utils.measure.encoders import Unavailable
+
+        return None if isinstance(self.judge, Unavailable) else self.judge
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ def measure_images(
     name: str,
     description: str,
     rows_of: Callable[[Subject], list[Row]],
-    probe_of: Callable[[str], Probe],
+    probe_of: Callable[[str], Probe | None],
     typed: Sequence[str] | None = None,
 ) -> int:
     """Run a measuring command; 0 as the exit status.
@@ -78,7 +98,7 @@ def measure_images(
         name: of the command, without .py.
         description: of the command, for --help.
         rows_of: measures one run.
-        probe_of: the probe for a dataset, where the judge is one.
+        probe_of: the probe for a dataset, where the judge is one; None for an edit that it does not know.
         typed: the whole command line, where the command has taken options of its own out of `argv`.
 
     Raises:
@@ -103,7 +123,8 @@ def measure_images(
             [partial(_check_folder, path) for path in given] + [partial(check_weights, experiment.config)],
         )
         return 0
-    from utils.measure.judges import load_tools
+    from utils.measure.instruments import Instruments, load_tools
+    from utils.measure.judges import judge_of
 
     series = [_series(run, options) for run in experiment.runs]
     own = [] if options.images or options.at else experiment.runs
@@ -111,19 +132,30 @@ def measure_images(
     config = experiment.config
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
-    if config.judge == "probe":
-        for of_run in series:
+    for of_run, probe in zip(series, probes, strict=True):
+        if probe is not None:
             _check_size(of_run, config.resolution)
     out = options.out or folder_of(experiment)
     check_writable(out)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
+    by_pairs = any(judge_of(config, probe) == "pairs" for probe in probes)
+    views = base_views(experiment) if by_pairs else None
     rows: list[Row] = []
     for subject in zip(experiment.runs, series, pairs, probes, strict=True):
         run, of_run, own_pairs, probe = subject
-        rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
+        rows += rows_of(Subject(run, of_run, own_pairs, Instruments(tools, probe, views)))
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
     print(write_rows(rows, out / name, command, options.require, doubts))
     return 0
+
+
+def base_views(experiment: Experiment) -> Views:
+    """What the experiment's base sees in images; loads it."""
+    from utils.models.features import BaseViews
+
+    base, embeds = load_base(experiment, [""])
+    config = experiment.config
+    return BaseViews(base, embeds[""], config.guidance_scale, config.batch_size_gen)
 
 
 COLUMNS = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", "note"]
@@ -132,7 +164,7 @@ COLUMNS = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", 
 
 def rows_by_scale(subject: Subject, measures: Measures) -> list[Row]:
     """A row for every measure of the images at every scale against those at scale 0."""
-    from utils.measure.judges import evaluate
+    from utils.measure.measures import evaluate
 
     return [
         Row(subject.run.name, scale, name, values)

@@ -10,6 +10,7 @@ from pathlib import Path
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.jobs.calibrate import ProbeOf, calibrate_trained, identities_prompts, is_calibrated
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare, run_all
 from utils.machine import check_writable, launched
@@ -20,7 +21,11 @@ from utils.training.sources import Source, shared
 
 
 def train_command(
-    argv: Sequence[str] | None, description: str, methods: Mapping[str, str], following: str
+    argv: Sequence[str] | None,
+    description: str,
+    methods: Mapping[str, str],
+    following: str,
+    probe_of: ProbeOf = lambda dataset: None,
 ) -> int:
     """Train every run that a command line asks for.
 
@@ -29,6 +34,7 @@ def train_command(
         description: of the script, for --help.
         methods: those that it trains, python_name -> what it is.
         following: the script that comes next and what it is given beside the same arguments.
+        probe_of: the face world's probe for a dataset, where it judges.
 
     Returns:
         The exit status as in `run_all`.
@@ -58,13 +64,14 @@ def train_command(
             source.check_fits(family)
     for run in runs:
         check_writable(run.folder)
-    return launch(runs, partial(training_worker, experiment, sources, fingerprints), closing)
+    return launch(runs, partial(training_worker, experiment, sources, fingerprints, probe_of), closing)
 
 
 def training_worker(
     experiment: Experiment,
     sources: Mapping[str, Source],
     fingerprints: Mapping[str, str],
+    probe_of: ProbeOf,
     runs: Sequence[Run],
 ) -> Callable[[Run], Path]:
     """Load the base; gives what trains any of `runs` unless it is trained, and uploads it; see `claimed`.
@@ -75,9 +82,13 @@ def training_worker(
         experiment: the base and the machine.
         sources: what each run learns from, by its name.
         fingerprints: of the sources, as they were when they were read.
+        probe_of: see `train_command`.
         runs: those to be done in this process.
     """
-    base, embeds = load_base(experiment, [prompt for run in runs for prompt in sources[run.name].prompts])
+    prompts = [
+        prompt for run in runs for prompt in (*sources[run.name].prompts, *_of_calibration(run, sources))
+    ]
+    base, embeds = load_base(experiment, prompts)
     from utils.training.distributed import entered_by_main, on_main, shared_faults
     from utils.training.trainer import train_run
 
@@ -90,6 +101,8 @@ def training_worker(
                 on_main(_look, run, source, source not in looked)
                 looked.add(source)
                 train_run(run, base, source, embeds)
+                if is_calibrated(run, source):
+                    calibrate_trained(run, source, base, embeds, probe_of)
         if run.config.push_to_hub:
             from utils.lora.card import push_to_hub
 
@@ -119,6 +132,11 @@ def _look(run: Run, source: Source, first: bool) -> None:
         data = BytesIO()
         sheet.save(data, "PNG")
         write_atomically(run.pairs_path, data.getvalue())
+
+
+def _of_calibration(run: Run, sources: Mapping[str, Source]) -> list[str]:
+    """The prompts that the end of a run's training needs."""
+    return identities_prompts(run, run.config.calibrate) if is_calibrated(run, sources[run.name]) else []
 
 
 def _written(run: Run) -> dict[str, Path]:

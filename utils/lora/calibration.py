@@ -1,11 +1,13 @@
 """What a LoRA's slider is good for, found by measurement and kept in the header of its file.
 
-eval_scripts/calibrate.py measures and writes it; `scales: auto` reads it back.
+The end of a training and eval_scripts/calibrate.py measure and write it (utils/jobs/calibrate.py);
+`scales: auto` reads it back.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,9 +16,11 @@ from utils.config.runs import Run
 from utils.errors import UserError
 
 KEY = "calibration"
-STEPS = 6
-PAIRS_STRENGTH = 0.95
-"""A slider only approaches the last few points of the pairs' own change."""
+STEPS = 5
+UNCALIBRATED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""The scales of a LoRA that says nothing of its slider."""
+_ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+"""First digits of a round step."""
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
@@ -26,7 +30,7 @@ class Calibration:
     """A slider, measured.
 
     Attributes:
-        pairs_scale: the scale that gives the pairs' own change, PAIRS_STRENGTH of it; None if none does.
+        pairs_scale: the scale that gives the pairs' own change; None if none does.
         usable: the greatest scale to use: where the image breaks, or else the greatest measured.
         saturates: the scale from which on nothing is gained; None if it rises to the end.
         breaks: where damage passes `limit`; None if it nowhere does.
@@ -46,25 +50,34 @@ class Calibration:
     identities: int
 
     def scales(self) -> list[float]:
-        """STEPS scales from 0 to the pairs' own change, or to the end of what is usable if that is less."""
-        end = min(self.usable, self.usable if self.pairs_scale is None else self.pairs_scale)
-        return [round(end * step / (STEPS - 1), 3) for step in range(STEPS)]
+        """STEPS round steps from 0 to about the pairs' own change, or to the end of what is usable."""
+        end = self.usable if self.pairs_scale is None else min(self.usable, self.pairs_scale)
+        step = _round_step(end / STEPS, self.usable / STEPS)
+        return [round(step * number, 6) for number in range(STEPS + 1)]
+
+    def in_words(self) -> str:
+        """What was found, for a person to read."""
+        as_far = (
+            f"as far as the pairs at scale {self.pairs_scale:.2f}"
+            if self.pairs_scale is not None
+            else f"not as far as the pairs up to scale {self.usable:g}"
+        )
+        breaks = "" if self.breaks is None else f", breaks from {self.breaks:.2f} on"
+        scales = ", ".join(f"{scale:g}" for scale in self.scales())
+        return f"{as_far}{breaks}; scales: {scales} (judge {self.judge}, {self.identities} images each)"
 
     def metadata(self) -> dict[str, str]:
         """As the header of a LoRA's file holds it."""
         return {KEY: json.dumps(asdict(self))}
 
 
-def read_calibration(path: Path) -> Calibration:
-    """The calibration in a LoRA file; raises `UserError` if it has none, or one that is damaged."""
+def read_calibration(path: Path) -> Calibration | None:
+    """The calibration in a LoRA file, None if it has none; raises `UserError` for one that is damaged."""
     from utils.lora.files import read_metadata
 
     metadata = read_metadata(path)
     if KEY not in metadata:
-        raise UserError(
-            f"scales: auto: expected a calibrated LoRA, found {path} without; "
-            f"calibrate it: python eval_scripts/calibrate.py {path}"
-        )
+        return None
     try:
         return Calibration(**json.loads(metadata[KEY]))
     except (ValueError, TypeError) as error:
@@ -72,17 +85,40 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def with_scales(run: AnyRun, loras: list[Path]) -> AnyRun:
-    """A run whose `scales: auto` are those of its LoRAs' calibrations; another run as it is."""
+    """A run whose `scales: auto` are those of its LoRAs' calibrations; another run as it is.
+
+    A LoRA without one, or calibrated at another skip, has the scales `UNCALIBRATED`.
+
+    Raises:
+        UserError: a calibration is damaged.
+    """
     config = run.config
     if config.scales or config.lora_scales:
         return run
-    calibrations = [read_calibration(path) for path in loras]
-    for path, calibration in zip(loras, calibrations, strict=True):
-        if config.skips != [calibration.skip]:
-            found = f"found skips {config.skips}"
-            raise UserError(
-                f"scales: auto: expected the skip {path} was calibrated at, {calibration.skip}; {found}"
-            )
-    each = [calibration.scales() for calibration in calibrations]
+    each = [_scales_of(path, config.skips) for path in loras]
     several = each if len(each) > 1 else []
     return replace(run, config=replace(config, scales=each[0], lora_scales=several))
+
+
+def _scales_of(path: Path, skips: list[int]) -> list[float]:
+    calibration = read_calibration(path)
+    if calibration is None:
+        return list(UNCALIBRATED)
+    if skips != [calibration.skip]:
+        print(
+            f"{path}: calibrated at skip {calibration.skip}, which says nothing of skips {skips}", flush=True
+        )
+        return list(UNCALIBRATED)
+    return calibration.scales()
+
+
+def _round_step(wanted: float, most: float) -> float:
+    """The round number nearest to `wanted`, in ratio, of those up to `most`."""
+    if wanted <= 0:
+        return 0.0
+    magnitude = 10.0 ** math.floor(math.log10(wanted))
+    candidates = [first * power for power in (magnitude / 10, magnitude, magnitude * 10) for first in _ROUND]
+    return min(
+        (step for step in candidates if step <= most * (1 + 1e-9)),
+        key=lambda step: abs(math.log(step / wanted)),
+    )

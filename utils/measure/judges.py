@@ -1,207 +1,99 @@
-"""What can be measured between images before and after an edit, by name, and what it takes.
+"""Judges: how far has an edit got, as a share of the pairs' own change, and what did it damage on the way?
 
-A measure is a plain function (before, after) -> (B,); one that lacks its weights is an `Unavailable` that
-says why, and stays in the tables as that. A judge says how far an edit has got, as a share of the pairs' own
-change, and what it damaged on the way.
+    pairs    by what the base itself sees in images; for any edit, no outside weights
+    probe    by a network that reads every attribute of a rendered world
+    clip     by CLIP's and DINOv2's embeddings
+
+Strength 0 is the image as it was, 1 as far as the pairs go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from utils.config.schema import Config
 from utils.data.pairs import ImagePair
-from utils.errors import UserError
-from utils.generation.gallery_reader import ImageSeries
-from utils.measure.encoders import ENCODERS, Unavailable, cosine, direction_similarity, load, text_score
-from utils.measure.metrics import Readings, leakage, movement, pixel_change, psnr, ssim
-
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""Images before and after, (B, 3, H, W) in [-1, 1] each -> (B,)."""
-
-Measures = Mapping[str, Measure | Unavailable]
+from utils.measure.encoders import Unavailable, cosine
+from utils.measure.instruments import Instruments, Probe, Tools, Views, stacked
+from utils.measure.metrics import Readings, leakage, movement
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What reads a rendered world.
+class Judge(ABC):
+    """Says how far an edit has got and what it damaged.
 
     Attributes:
-        read: images -> readings.
-        features: images (B, 3, H, W) -> (B, D), for distances.
-        edited: the attribute that the pairs edit.
-        changed: further attributes that they change on purpose.
-        strangers: mean distance between the features of two unrelated images, the unit of `probe_distance`.
+        kind: its name among the values of the key `judge`.
+        names: of strength, damage and distance in tables; "" leaves one out.
+        edited: which of its `readings` is the edit's.
+        changed: which others the pairs change on purpose.
+        pair_difference: how far the pairs move the edit's.
+        reads, damages: what its strength and its damage are, in words.
+        limit: the damage from which on an image counts as broken.
+        reached: the strength at which an edit is as far as the pairs go; see `PairsJudge`.
+        tools: the networks of ENCODERS that it takes.
     """
 
-    read: Callable[[Tensor], Readings]
-    features: Callable[[Tensor], Tensor]
-    edited: str
+    kind: ClassVar[str]
+    names: tuple[str, str, str] = ("", "", "")
+    edited: str = "edit"
     changed: Collection[str] = ()
-    strangers: float = 1.0
+    pair_difference: float = 1.0
+    reads: ClassVar[str]
+    damages: ClassVar[str]
+    limit: ClassVar[float]
+    reached: ClassVar[float] = 0.9  # a slider only approaches the last few points
+    tools: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    @abstractmethod
+    def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
+        """The judge of an edit that these pairs teach; ValueError for an instrument that is not there."""
 
-LIMITS = {"probe": 0.1, "clip": 0.3}
-"""By judge, the damage from which on an image counts as broken."""
-DAMAGE = {"probe": "leak into other attributes", "clip": "DINOv2 distance"}
-"""By judge, what its damage is."""
-JUDGES_TOOLS: dict[str, tuple[str, ...]] = {"probe": (), "clip": ("clip", "dinov2")}
-"""By judge, the networks it takes."""
-
-Tools = Mapping[str, Any]
-"""{name in ENCODERS: the loaded network, or Unavailable}."""
-
-
-def load_tools(config: Config, device: torch.device, names: Collection[str] = ENCODERS) -> Tools:
-    """Load the networks of `names` from the weights that the config names."""
-    return {name: load(name, getattr(config, f"{name}_weights"), device) for name in names}
-
-
-def strength_measures(
-    tools: Tools, pairs: Sequence[ImagePair], prompt: str = "", probe: Probe | None = None
-) -> Measures:
-    """How far an edit has got.
-
-    Args:
-        tools: with "clip".
-        pairs: those it was learned from.
-        prompt: what the edited image should look like, for the CLIP score; "" leaves that out.
-        probe: reads the edited attribute, if the images are of its world.
-    """
-    clip = tools["clip"]
-    if isinstance(clip, Unavailable):
-        measures: dict[str, Measure | Unavailable] = {"CLIP direction": clip}
-        if prompt:
-            measures["CLIP score"] = clip
-    else:
-        sources, targets = (clip.embed(side) for side in stacked(pairs))
-
-        def direction(before: Tensor, after: Tensor) -> Tensor:
-            return direction_similarity(sources, targets, clip.embed(before), clip.embed(after))
-
-        measures = {"CLIP direction": direction}
-        if prompt:
-            text = clip.embed_text([prompt])[0]
-            measures["CLIP score"] = lambda before, after: text_score(clip.embed(after), text)
-    if probe is not None:
-        judge = ProbeJudge(probe, pairs)
-        measures[f"{probe.edited}, moved"] = judge.strength
-    return measures
-
-
-def preservation_measures(tools: Tools, probe: Probe | None = None) -> Measures:
-    """What is left of the image before: distances grow, similarities fall with the damage.
-
-    Args:
-        tools: with all of ENCODERS.
-        probe: for the leak into other attributes, if the images are of its world.
-    """
-
-    def embedded(name: str) -> Measure | Unavailable:
-        encoder = tools[name]
-        if isinstance(encoder, Unavailable):
-            return encoder
-        return lambda before, after: cosine(encoder.embed(before), encoder.embed(after))
-
-    def perceptual(name: str, resolution: int | None = None) -> Measure | Unavailable:
-        lpips = tools[name]
-        if isinstance(lpips, Unavailable):
-            return lpips
-        return lambda before, after: lpips.distance(before, after, resolution)
-
-    measures: dict[str, Measure | Unavailable] = {
-        "pixel change": lambda before, after: pixel_change(after, before),
-        "PSNR": lambda before, after: psnr(after, before),
-        "SSIM": lambda before, after: ssim(after, before),
-        "LPIPS alex": perceptual("lpips_alex"),
-        "LPIPS alex, 64 px": perceptual("lpips_alex", 64),
-        "LPIPS vgg": perceptual("lpips_vgg"),
-        "DINOv2": embedded("dinov2"),
-        "ArcFace": embedded("arcface"),
-    }
-    if probe is not None:
-        measures["probe distance"] = probe_distance(probe)
-        measures["leak"] = lambda before, after: leak(probe, before, after)
-    return measures
-
-
-def distance_measure(tools: Tools, probe: Probe | None = None) -> Measure | Unavailable:
-    """The perceptual distance for slider metrics: the probe's where there is one, else LPIPS alex."""
-    if probe is not None:
-        return probe_distance(probe)
-    return preservation_measures(tools)["LPIPS alex"]
-
-
-def probe_distance(probe: Probe) -> Measure:
-    """Distance of the probe's features, 1 as of strangers: perceptual in its world, no outside weights.
-
-    d(x, y) = |f(x) - f(y)| / mean over strangers |f(a) - f(b)|
-    """
-
-    @torch.no_grad()
-    def distance(before: Tensor, after: Tensor) -> Tensor:
-        return (probe.features(after) - probe.features(before)).norm(dim=1).cpu() / probe.strangers
-
-    return distance
-
-
-def leak(probe: Probe, before: Tensor, after: Tensor) -> Tensor:
-    """Mean movement (B,) of all attributes that should stay, in units of their ranges."""
-    leaks = leakage(probe.read(before), probe.read(after), {probe.edited, *probe.changed})
-    return torch.stack(list(leaks.values())).mean(dim=0)
-
-
-def evaluate(series: ImageSeries, measures: Measures) -> dict[float, dict[str, Tensor | Unavailable]]:
-    """Every measure of the images at each scale against those at scale 0.
-
-    Returns:
-        {scale other than 0: {measure: (B,), or why it is not available}}.
-    """
-    before = series.images[0.0]
-    return {
-        scale: {
-            name: measure if isinstance(measure, Unavailable) else measure(before, after)
-            for name, measure in measures.items()
-        }
-        for scale, after in series.images.items()
-        if scale != 0
-    }
-
-
-def pairwise_distances(series: ImageSeries, distance: Measure) -> Tensor:
-    """(B, n, n) distances between the images of each identity at all n scales."""
-    stacks = list(series.images.values())
-    distances = torch.zeros(len(series.names), len(stacks), len(stacks))
-    for i, one in enumerate(stacks):
-        for j in range(i + 1, len(stacks)):
-            distances[:, i, j] = distances[:, j, i] = distance(one, stacks[j])
-    return distances
-
-
-class Judge(Protocol):
-    """Says how far an edit has got and what it damaged."""
-
+    @abstractmethod
     def strength(self, before: Tensor, after: Tensor) -> Tensor:
         """(B,) share of the pairs' own change: 0 = nothing, 1 = as far as the pairs."""
-        ...
 
+    @abstractmethod
     def damage(self, before: Tensor, after: Tensor) -> Tensor:
         """(B,) unintended change, 0 = none."""
-        ...
+
+    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+        """(B,) how different two images look, 1 = as two strangers; of a judge that has a name for it."""
+        raise NotImplementedError
+
+    def readings(self, before: Tensor, after: Tensor) -> Readings:
+        """What the images show after, for the table of an edit: by name, (B,) each."""
+        return {self.edited: self.strength(before, after), "damage": self.damage(before, after)}
 
 
-class ProbeJudge:
+class ProbeJudge(Judge):
     """Strength is the edited attribute's movement, damage the leak into all others (metrics.py)."""
+
+    kind = "probe"
+    reads = "the attribute's, in units of its range"
+    damages = "leak into other attributes"
+    limit = 0.1
 
     def __init__(self, probe: Probe, pairs: Sequence[ImagePair]) -> None:
         self.probe = probe
+        self.names = f"{probe.edited}, moved", "leak", "probe distance"
+        self.edited, self.changed = probe.edited, probe.changed
         source, target = (probe.read(side)[probe.edited].mean() for side in stacked(pairs))
         self.pair_difference = (target - source).item()
+
+    @classmethod
+    def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
+        """See `Judge.of`."""
+        if instruments.probe is None:
+            raise ValueError("judge probe: expected a probe, found none")
+        return cls(instruments.probe, pairs)
 
     def strength(self, before: Tensor, after: Tensor) -> Tensor:
         """See `Judge`."""
@@ -209,11 +101,26 @@ class ProbeJudge:
         return movement(read(before), read(after), edited, self.pair_difference)
 
     def damage(self, before: Tensor, after: Tensor) -> Tensor:
-        """See `Judge`."""
-        return leak(self.probe, before, after)
+        """Mean movement (B,) of all attributes that should stay, in units of their ranges."""
+        read, probe = self.probe.read, self.probe
+        leaks = leakage(read(before), read(after), {probe.edited, *probe.changed})
+        return torch.stack(list(leaks.values())).mean(dim=0)
+
+    def readings(self, before: Tensor, after: Tensor) -> Readings:
+        """Of every attribute, in units of its range."""
+        return self.probe.read(after)
+
+    @torch.no_grad()
+    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+        """Of the probe's features, 1 as of strangers: perceptual in its world, no outside weights.
+
+        d(x, y) = |f(x) - f(y)| / mean over strangers |f(a) - f(b)|
+        """
+        features, strangers = self.probe.features, self.probe.strangers
+        return (features(after) - features(before)).norm(dim=1).cpu() / strangers
 
 
-class ClipJudge:
+class ClipJudge(Judge):
     """For images of any world: along the pairs' own direction in CLIP's space, and DINOv2's distance.
 
     strength = (E(b') - E(b)) . d / |d|^2, d the pairs' mean difference E(a') - E(a)
@@ -222,12 +129,23 @@ class ClipJudge:
     `direction_similarity` gives the angle of.
     """
 
+    kind = "clip"
+    reads = "1 is the pairs' own change in CLIP's space"
+    damages = "DINOv2 distance"
+    limit = 0.3
+    tools = ("clip", "dinov2")
+
     def __init__(self, clip: Any, dinov2: Any, pairs: Sequence[ImagePair]) -> None:
         self.clip, self.dinov2 = clip, dinov2
         source, target = (clip.embed(side) for side in stacked(pairs))
         self.direction = (target - source).mean(dim=0)
         if not self.direction.any():
             raise ValueError("expected pairs that differ, found none that CLIP tells apart")
+
+    @classmethod
+    def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
+        """See `Judge.of`."""
+        return cls(instruments.tools["clip"], instruments.tools["dinov2"], pairs)
 
     def strength(self, before: Tensor, after: Tensor) -> Tensor:
         """See `Judge`."""
@@ -239,30 +157,138 @@ class ClipJudge:
         return 1 - cosine(self.dinov2.embed(before), self.dinov2.embed(after))
 
 
-def judge_lacks(config: Config, tools: Tools) -> Unavailable | None:
-    """The network that the config's judge needs and that is not there; None if it has all."""
-    return next(
-        (tools[name] for name in JUDGES_TOOLS[config.judge] if isinstance(tools[name], Unavailable)), None
-    )
+@dataclass(frozen=True)
+class _View:
+    """One of a base's views, through which images are compared with those before; see `PairsJudge`."""
+
+    deviation: Tensor  # (D,)
+    support: Tensor  # (N,), sums to 1
+    direction: Tensor  # (D,)
+    before: Tensor  # (B, D)
+    unit: Tensor  # ()
+
+    @classmethod
+    def of(cls, source: Tensor, target: Tensor, before: Tensor) -> _View:
+        """Of the pairs and of the images before, (P, N, D) and (B, N, D)."""
+        deviation = before.flatten(0, 1).std(dim=0) + 1e-3
+        change = ((target - source) / deviation).square().sum(dim=2).mean(dim=0).sqrt()  # (N,)
+        if not change.any():
+            raise ValueError("expected pairs that differ, found none that the base tells apart")
+        support = change / change.sum()
+
+        def pooled(view: Tensor) -> Tensor:
+            return support @ (view / deviation)
+
+        direction = (pooled(target) - pooled(source)).mean(dim=0)
+        to_go = (pooled(target).mean(dim=0) - pooled(before).mean(dim=0)) @ direction
+        unit = torch.maximum(to_go, LEAST_WAY * direction.square().sum())
+        return cls(deviation, support, direction, pooled(before), unit)
+
+    def moved(self, after: Tensor) -> Tensor:
+        """(B, D) by which pooled images differ from those before."""
+        return self.support @ (after / self.deviation) - self.before
 
 
-def build_judge(config: Config, tools: Tools, pairs: Sequence[ImagePair], probe: Probe | None) -> Judge:
-    """The config's judge.
+LEAST_WAY = 0.5
+"""Of the pairs' own way, what is left at least to images that begin close to the targets."""
+
+
+class PairsJudge(Judge):
+    """Along the pairs' own change in what the base sees, and across it.
+
+    For each of the base's views, its latents and its features (utils/models/features.py), of N positions:
+
+        phi(x)   = sum_n w_n h_n(x) / sigma
+        w_n      ~ rms over pairs of |h_n(target) - h_n(source)| / sigma                the change's support
+        sigma    = deviation of h over the images before, of each channel
+        d        = mean over pairs of phi(target) - phi(source)
+        strength = (phi(x') - phi(x)) . d / (mean phi(target) - mean phi(x)) . d
+
+    The unit is the way from the images before to what the pairs' targets show, not the pairs' own: people
+    who begin elsewhere have another way to go. Of the views the one that sees less of the edit counts, for
+    each image: each alone takes some other change for the edit.
+
+        damage   = |phi(x') - phi(x) - its part along d| / mean |phi(x_i) - phi(x_j)|,  in the features
+        distance = |phi(x') - phi(x)| / mean |phi(x_i) - phi(x_j)|
+    """
+
+    kind = "pairs"
+    names = ("moved", "across", "base distance")
+    reads = "1 is as far as the pairs go, by what the base sees"
+    damages = "change across the pairs' own, 1 as between strangers"
+    limit = 0.7
+    reached = 0.75  # where a probe has 0.9 of ten edits; beyond, the edit is stronger, not more there
+
+    def __init__(self, views: Views, pairs: Sequence[ImagePair]) -> None:
+        """ValueError for pairs that do not differ, when images are first compared."""
+        self.views, self.pairs = views, pairs
+        self._seen: tuple[Tensor, list[_View]] | None = None
+
+    @classmethod
+    def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
+        """See `Judge.of`."""
+        if instruments.views is None:
+            raise ValueError("judge pairs: expected what the base sees, found nothing")
+        return cls(instruments.views, pairs)
+
+    def strength(self, before: Tensor, after: Tensor) -> Tensor:
+        """See `Judge`."""
+        by_view = [moved @ view.direction / view.unit for view, moved in self._moved(before, after)]
+        return torch.stack(by_view).amin(dim=0)
+
+    def damage(self, before: Tensor, after: Tensor) -> Tensor:
+        """See `Judge`."""
+        view, moved = self._moved(before, after)[-1]
+        along = view.direction / view.direction.norm()
+        across = moved - (moved @ along)[:, None] * along
+        return across.norm(dim=1) / self._strangers(view)
+
+    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+        """See `Judge`."""
+        view, moved = self._moved(before, after)[-1]
+        return moved.norm(dim=1) / self._strangers(view)
+
+    def _moved(self, before: Tensor, after: Tensor) -> list[tuple[_View, Tensor]]:
+        """Of each view, by how much images differ from those before."""
+        if self._seen is None or self._seen[0] is not before:  # the same for every scale
+            sides = [self.views(side) for side in (*stacked(self.pairs), self._sized(before))]
+            self._seen = before, [_View.of(*of_view) for of_view in zip(*sides, strict=True)]
+        views = self._seen[1]
+        return [
+            (view, view.moved(of_view))
+            for view, of_view in zip(views, self.views(self._sized(after)), strict=True)
+        ]
+
+    def _sized(self, images: Tensor) -> Tensor:
+        """Images of the pairs' own size, whose positions theirs are."""
+        size = self.pairs[0].source.shape[1:]
+        return (
+            images if images.shape[2:] == size else interpolate(images, size, mode="bilinear", antialias=True)
+        )
+
+    def _strangers(self, view: _View) -> Tensor:
+        """Mean distance of two of the images before; of a single one, the length of the pairs' change."""
+        return torch.pdist(view.before).mean() if len(view.before) > 1 else view.direction.norm()
+
+
+JUDGES: dict[str, type[Judge]] = {judge.kind: judge for judge in (PairsJudge, ProbeJudge, ClipJudge)}
+
+
+def judge_of(config: Config, probe: Probe | None) -> str:
+    """The name of a run's judge: the config's, or the pairs for an edit that the probe does not know."""
+    return "pairs" if config.judge == "probe" and probe is None else config.judge
+
+
+def judge_lacks(name: str, tools: Tools) -> Unavailable | None:
+    """The network that a judge needs and that is not there; None if it has all."""
+    return next((tools[tool] for tool in JUDGES[name].tools if isinstance(tools[tool], Unavailable)), None)
+
+
+def build_judge(config: Config, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge | Unavailable:
+    """The judge of a run's edit, or which of its networks is not there.
 
     Raises:
-        UserError: judge clip without the weights of CLIP or DINOv2, saying why they are not there.
-        ValueError: judge probe without one.
+        ValueError: an instrument that is not a network is not there, or the pairs do not differ.
     """
-    if config.judge == "probe":
-        if probe is None:
-            raise ValueError("judge probe: expected a probe, found none")
-        return ProbeJudge(probe, pairs)
-    lacking = judge_lacks(config, tools)
-    if lacking is not None:
-        raise UserError(f"judge {config.judge}: {lacking}")
-    return ClipJudge(tools["clip"], tools["dinov2"], pairs)
-
-
-def stacked(pairs: Sequence[ImagePair]) -> tuple[Tensor, Tensor]:
-    """Sources and targets, (P, 3, H, W) each."""
-    return torch.stack([pair.source for pair in pairs]), torch.stack([pair.target for pair in pairs])
+    name = judge_of(config, instruments.probe)
+    return judge_lacks(name, instruments.tools) or JUDGES[name].of(instruments, pairs)

@@ -26,7 +26,8 @@ from utils.generation.gallery_reader import ImageSeries
 from utils.generation.sweep import applied_lora, sweep_images
 from utils.hashes import lora_hash
 from utils.measure.encoders import Unavailable
-from utils.measure.judges import Judge, Measures, evaluate, pairwise_distances
+from utils.measure.judges import Judge
+from utils.measure.measures import Measures, evaluate, pairwise_distances
 from utils.measure.sliders import smoothness
 from utils.models.base import Base, PromptEmbeds
 from utils.records import Record, read_record, recorded

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from utils.data.pixels import read_rgb
-from utils.measure.judges import DAMAGE, LIMITS
+from utils.measure.judges import JUDGES
 from utils.measure.metrics import bootstrap_mean
 from utils.report.figures import Grid, Plot, Series, save_plot
 from utils.report.page import Block, Section, Table, Text, write_report
@@ -46,14 +46,14 @@ def write_study(
         plan: what was compared.
         folder: made if need be.
         command: the command line that made the results, to be stated in the files.
-        judge: in DAMAGE and LIMITS of utils/measure/judges.py, what its damage is, and how much is too much.
+        judge: in JUDGES of utils/measure/judges.py, what its damage is, and how much is too much.
         folder_of: a cell's own folder, with images/SEED/skipN_scaleX.png of its shown identities.
 
     Raises:
         ValueError: results that don't go together, see `pool_methods`.
         UserError: a picture that is there but damaged.
     """
-    damage_name, limit = DAMAGE[judge], LIMITS[judge]
+    damage_name, limit = JUDGES[judge].damages, JUDGES[judge].limit
     measured = {result.dataset for result in results}
     datasets = [name for name in plan.datasets if name in measured]
     everything = pool_methods(results, plan)

@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from utils.config.runs import Run
-from utils.measure.judges import Probe, Tools, build_judge, distance_measure, preservation_measures
+from utils.errors import UserError
+from utils.measure.encoders import Unavailable
+from utils.measure.instruments import Instruments, Probe, Tools
+from utils.measure.judges import Judge, build_judge
+from utils.measure.measures import distance_measure, preservation_measures
 from utils.models.base import Base, PromptEmbeds
+from utils.models.features import BaseViews
 from utils.study.cells import measure_cell
 from utils.study.plan import Cell, Plan
 from utils.training.claims import claimed
@@ -33,7 +38,7 @@ class StudyWorker:
     base: Base
     embeds: Mapping[str, PromptEmbeds]
     tools: Tools
-    probe_of: Callable[[str], Probe]
+    probe_of: Callable[[str], Probe | None]
     _read: dict[Source, tuple[Source, str]] = field(default_factory=dict)
 
     def work(self, cell: Cell, prompts: Sequence[str]) -> Path:
@@ -46,18 +51,27 @@ class StudyWorker:
 
         # A method's own source or not: what an edit is, all of the dataset's pairs say.
         pairs, _ = self._once(all_pairs(run))
-        probe = self.probe_of(run.dataset) if run.config.judge == "probe" else None
+        judge = self._judge(run, pairs)
         measure_cell(
             cell,
             self.plan,
             self.base,
             [self.embeds[prompt] for prompt in prompts],
-            build_judge(run.config, self.tools, pairs.pairs, probe),
-            preservation_measures(self.tools, probe),
-            distance_measure(self.tools, probe),
+            judge,
+            preservation_measures(self.tools, judge),
+            distance_measure(self.tools, judge),
             fingerprint,
         )
         return cell.result_path
+
+    def _judge(self, run: Run, pairs: ImagePairs) -> Judge:
+        config = run.config
+        probe = self.probe_of(run.dataset) if config.judge == "probe" else None
+        views = BaseViews(self.base, self.embeds[""], config.guidance_scale, config.batch_size_gen)
+        judge = build_judge(config, Instruments(self.tools, probe, views), pairs.pairs)
+        if isinstance(judge, Unavailable):
+            raise UserError(f"judge {config.judge}: {judge}")
+        return judge
 
     def _once(self, source: AnySource) -> tuple[AnySource, str]:
         """The source, read, and its fingerprint as it was then; equal ones are read once."""

@@ -1,4 +1,4 @@
-"""What judges.py measures by hand: images of one colour, and encoders that see one channel of it."""
+"""What measures.py measures by hand: images of one colour, and encoders that see one channel of it."""
 
 import math
 
@@ -9,17 +9,17 @@ from tests.measure.colours import LACKING, PAIRS, PROBE, TOOLS, Lpips, flat, rea
 from utils.config.schema import Config
 from utils.generation.gallery_reader import ImageSeries
 from utils.measure.encoders import ENCODERS, Unavailable
-from utils.measure.judges import (
-    Probe,
+from utils.measure.instruments import Probe, load_tools
+from utils.measure.judges import ProbeJudge
+from utils.measure.measures import (
     distance_measure,
     evaluate,
-    leak,
-    load_tools,
     pairwise_distances,
     preservation_measures,
-    probe_distance,
     strength_measures,
 )
+
+JUDGE = ProbeJudge(PROBE, PAIRS)
 
 
 def series(**scales):
@@ -55,7 +55,7 @@ def test_a_tool_without_weights_says_so():
 
 
 def test_how_far_an_edit_has_got_by_hand():
-    measures = strength_measures(TOOLS, PAIRS, "an old person", PROBE)
+    measures = strength_measures(TOOLS, PAIRS, "an old person", JUDGE)
     assert list(measures) == ["CLIP direction", "CLIP score", "age, moved"]
     before = flat((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0))
     after = flat((1, 0, 0), (2 / 3, 0, 0), (-1, 0, 0), (0, 1, 1))
@@ -69,12 +69,12 @@ def test_how_far_an_edit_has_got_by_hand():
 
 def test_what_is_not_asked_for_is_left_out():
     assert list(strength_measures(TOOLS, PAIRS)) == ["CLIP direction"]
-    assert list(strength_measures(LACKING, PAIRS, "", PROBE)) == ["CLIP direction", "age, moved"]
+    assert list(strength_measures(LACKING, PAIRS, "", JUDGE)) == ["CLIP direction", "age, moved"]
     assert "leak" not in preservation_measures(TOOLS)
 
 
 def test_what_is_left_of_an_image_by_hand():
-    measures = preservation_measures(TOOLS, PROBE)
+    measures = preservation_measures(TOOLS, JUDGE)
     before, after = flat((0, 0, 0), (0, 0, 0)), flat((0, 0, 0), (0.2, 1 / 3, 2 / 3))
     found = {name: measure(before, after).tolist() for name, measure in measures.items()}
     error = (0.2**2 + (1 / 3) ** 2 + (2 / 3) ** 2) / 3
@@ -125,9 +125,9 @@ def test_before_and_after_are_not_swapped(monkeypatch):
 )
 def test_a_measure_that_lacks_its_network_stays_and_says_why(tool, measures):
     tools = {**TOOLS, tool: LACKING[tool]}
-    both = {**strength_measures(tools, PAIRS, "old", PROBE), **preservation_measures(tools, PROBE)}
+    both = {**strength_measures(tools, PAIRS, "old", JUDGE), **preservation_measures(tools, JUDGE)}
     assert [name for name, measure in both.items() if measure is LACKING[tool]] == measures
-    everything = strength_measures(TOOLS, PAIRS, "old", PROBE), preservation_measures(TOOLS, PROBE)
+    everything = strength_measures(TOOLS, PAIRS, "old", JUDGE), preservation_measures(TOOLS, JUDGE)
     assert both.keys() == everything[0].keys() | everything[1].keys()
     found = evaluate(series(s0=[(0, 0, 0)], s1=[(1, 0, 0)]), both)[1.0]
     assert [name for name, value in found.items() if value is LACKING[tool]] == measures
@@ -136,26 +136,26 @@ def test_a_measure_that_lacks_its_network_stays_and_says_why(tool, measures):
 
 def test_the_leak_is_of_what_should_have_stayed():
     before, after = flat((0, 0, 0)), flat((1, 0.4, -0.8))
-    assert leak(PROBE, before, after).item() == pytest.approx((0.2 + 0.4) / 2)
+    assert JUDGE.damage(before, after).item() == pytest.approx((0.2 + 0.4) / 2)
     on_purpose = Probe(PROBE.read, PROBE.features, "age", ("beard",))
-    assert leak(on_purpose, before, after).item() == pytest.approx(0.2)
-    assert leak(PROBE, before, flat((1, 0, 0))).item() == 0
+    assert ProbeJudge(on_purpose, PAIRS).damage(before, after).item() == pytest.approx(0.2)
+    assert JUDGE.damage(before, flat((1, 0, 0))).item() == 0
 
 
 def test_the_probes_distance_is_euclidean_and_carries_no_gradient():
     weight = torch.ones((), requires_grad=True)
     probe = Probe(read, lambda images: images.mean(dim=(2, 3)) * weight, "age")
     images = flat((0, 0, 0), (1, 1, 1)), flat((0.3, 0, -0.4), (1, 1, 1))
-    found = probe_distance(probe)(*images)
+    found = ProbeJudge(probe, PAIRS).distance(*images)
     assert found.tolist() == pytest.approx([0.5, 0])
     assert not found.requires_grad
     apart = Probe(probe.read, probe.features, "age", strangers=0.25)
-    assert probe_distance(apart)(*images).tolist() == pytest.approx([2, 0])
+    assert ProbeJudge(apart, PAIRS).distance(*images).tolist() == pytest.approx([2, 0])
 
 
 def test_the_sliders_distance_is_the_probes_or_lpips():
     before, after = flat((0, 0, 0)), flat((0.3, 0, -0.4))
-    assert distance_measure(LACKING, PROBE)(before, after).item() == pytest.approx(0.5)
+    assert distance_measure(LACKING, JUDGE)(before, after).item() == pytest.approx(0.5)
     assert distance_measure(TOOLS)(before, after).item() == pytest.approx(0.4)
     assert distance_measure(LACKING) is LACKING["lpips_alex"]
 
@@ -179,7 +179,7 @@ def test_pairwise_distances_are_symmetric_with_zeros_on_the_diagonal():
     of_slider = series(
         s_1=[(-0.5, 0, 0), (0, 0, 0)], s0=[(0, 0, 0), (0.5, 0, 0)], s2=[(1, 0, 0), (0.6, 0, 0)]
     )
-    found = pairwise_distances(of_slider, probe_distance(PROBE))
+    found = pairwise_distances(of_slider, JUDGE.distance)
     expected = [
         [[0, 0.5, 1.5], [0.5, 0, 1], [1.5, 1, 0]],
         [[0, 0.5, 0.6], [0.5, 0, 0.1], [0.6, 0.1, 0]],
@@ -193,7 +193,7 @@ def test_pairwise_distances_are_symmetric_with_zeros_on_the_diagonal():
 def test_a_perfect_editor_and_one_that_does_nothing():
     people = [(0, 0.2, -0.3), (0, 0.5, 0.1), (0, -0.8, 0.7)]
     edited = [(1, *rest) for _, *rest in people]
-    measures = strength_measures(TOOLS, PAIRS, "", PROBE) | preservation_measures(TOOLS, PROBE)
+    measures = strength_measures(TOOLS, PAIRS, "", JUDGE) | preservation_measures(TOOLS, JUDGE)
     found = evaluate(series(s0=people, s1=edited, s2=people), measures)
     perfect, idle = found[1.0], found[2.0]
     for name in ("CLIP direction", "age, moved", "DINOv2", "ArcFace"):

@@ -1,0 +1,60 @@
+"""What judges see images by: outside networks, the probe of a rendered world, the base itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.config.schema import Config
+from utils.data.pairs import ImagePair
+from utils.measure.encoders import ENCODERS, load
+from utils.measure.metrics import Readings
+
+Tools = Mapping[str, Any]
+"""{name in ENCODERS: the loaded network, or Unavailable}."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What reads a rendered world.
+
+    Attributes:
+        read: images -> readings.
+        features: images (B, 3, H, W) -> (B, D), for distances.
+        edited: the attribute that the pairs edit.
+        changed: further attributes that they change on purpose.
+        strangers: mean distance between the features of two unrelated images, the unit of distances.
+    """
+
+    read: Callable[[Tensor], Readings]
+    features: Callable[[Tensor], Tensor]
+    edited: str
+    changed: Collection[str] = ()
+    strangers: float = 1.0
+
+
+Views = Callable[[Tensor], Sequence[Tensor]]
+"""What a base sees in images (B, 3, H, W): (B, N, D) each, see utils/models/features.py."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What judges see by; each takes what it needs."""
+
+    tools: Tools = field(default_factory=dict)
+    probe: Probe | None = None
+    views: Views | None = None
+
+
+def load_tools(config: Config, device: torch.device, names: Collection[str] = ENCODERS) -> Tools:
+    """Load the networks of `names` from the weights that the config names."""
+    return {name: load(name, getattr(config, f"{name}_weights"), device) for name in names}
+
+
+def stacked(pairs: Sequence[ImagePair]) -> tuple[Tensor, Tensor]:
+    """Sources and targets, (P, 3, H, W) each."""
+    return torch.stack([pair.source for pair in pairs]), torch.stack([pair.target for pair in pairs])
