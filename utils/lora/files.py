@@ -57,8 +57,8 @@ def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
     if strange := contents.strange():
         kinds = ", ".join(f"{kind} ({count} of {len(contents.adapters)})" for kind, count in strange.items())
         raise UserError(
-            f"{path}: expected a plain LoRA, found {kinds}; python -m utils.lora convert IN OUT --to diffusers "
-            "--rank N makes the nearest one of a DoRA, LoHa, LoKr or full difference"
+            f"{path}: expected a plain LoRA, found {kinds}; python -m utils.lora convert IN OUT "
+            "--to diffusers --rank N makes the nearest one of a DoRA, LoHa, LoKr or full difference"
         )
     try:
         loras = plain_loras(contents, metadata)
@@ -68,7 +68,7 @@ def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
 
 
 def read_contents(path: Path, skip_text_encoder: bool = False) -> tuple[Contents, dict[str, str]]:
-    """The tensors of a file of any kind of adapter by module, and all of its header; raises as `read_lora`."""
+    """The tensors of a file of any adapter by module, and all of its header; raises as `read_lora`."""
     from utils.lora.linear import Misfit
     from utils.lora.names import PEFT_PREFIX
     from utils.lora.peft_config import HEADER, config_beside

@@ -10,7 +10,8 @@
                 underscores, a torch state dict (.pt): what the authors' implementation writes and reads.
                 It takes alpha from its own settings, 1, whatever the file says, so 1 is what the file has.
 
-LINEAR is a linear's dotted name in diffusers. No model is needed for any. What is read: utils/lora/reading.py.
+LINEAR is a linear's dotted name in diffusers. No model is needed for any. Many more layouts are read:
+utils/lora/reading.py.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def _warn_kohya(loras: Mapping[str, LinearLora]) -> list[str]:
     if not outside:
         return []
     some = ", ".join(outside[:3]) + (" ..." if len(outside) > 3 else "")
-    return [f"diffusers leaves out what lies outside of blocks in this format ({some}); --to diffusers has it all"]
+    return [
+        f"diffusers leaves out what lies outside of blocks in this format ({some}); --to diffusers has it all"
+    ]
 
 
 def _encode_reference(loras: Mapping[str, LinearLora]) -> Encoded:
@@ -108,8 +111,12 @@ def _warn_reference(loras: Mapping[str, LinearLora]) -> list[str]:
     ranks = sorted({lora.rank for lora in loras.values()})
     if len(ranks) > 1:
         faults.append(f"ranks are {', '.join(map(str, ranks))}, not one")
-    said = [f"the authors' code will refuse it, since it loads strictly: {'; '.join(faults)}"] if faults else []
-    return said or [f"the authors' code takes it with rank {ranks[0]} and alpha {REFERENCE_ALPHA:g} in its settings"]
+    said = (
+        [f"the authors' code will refuse it, since it loads strictly: {'; '.join(faults)}"] if faults else []
+    )
+    return said or [
+        f"the authors' code takes it with rank {ranks[0]} and alpha {REFERENCE_ALPHA:g} in its settings"
+    ]
 
 
 FORMATS: dict[str, Format] = {

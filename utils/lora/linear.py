@@ -1,4 +1,4 @@
-"""The LoRA of one linear, and how a file of ours holds it: two matrices and alpha, under three keys of one stem."""
+"""The LoRA of one linear, and how our files hold it: two matrices and alpha, under three keys of one stem."""
 
 from __future__ import annotations
 
@@ -83,6 +83,8 @@ def cast(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     """
     matrices = {key: tensor for key, tensor in tensors.items() if tensor.ndim}
     changed = {key: tensor.to(DTYPES[dtype]) for key, tensor in matrices.items()}
-    if lost := [f"{key} has values beyond {dtype}" for key, tensor in changed.items() if not tensor.isfinite().all()]:
+    if lost := [
+        f"{key} has values beyond {dtype}" for key, tensor in changed.items() if not tensor.isfinite().all()
+    ]:
         raise Misfit(lost)
     return {**tensors, **changed}

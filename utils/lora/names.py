@@ -3,7 +3,8 @@
 A key is a stem, which names a module, and an ending, which says what part of its LoRA the tensor is
 (utils/lora/parts.py). Stems differ in three things, and all of their combinations are read:
 
-    prefix      transformer., diffusion_model., base_model.model., lora_unet_, lora_transformer_, lycoris_, none
+    prefix      transformer., diffusion_model., base_model.model., lora_unet_, lora_transformer_, lycoris_
+                and others, or none
     modules     diffusers' linears, or those of FLUX's original code, where q, k and v are one; XLabs' too
     separator   dots, or underscores in their place
 """
@@ -85,7 +86,7 @@ def original_names() -> list[LoraNames]:
 
 
 def original_module(linear: str) -> tuple[str, tuple[str, ...], bool] | None:
-    """The module of the original code that a linear lies in, underscored; all its linears; whether swapped."""
+    """The original code's module that a linear lies in, underscored; all its linears; whether swapped."""
     for names in original_names():
         for module, outside in names.original_outside.items():
             if outside == linear:

@@ -1,7 +1,7 @@
 """What part of an adapter a tensor is, by the ending of its key; and whether the parts make one.
 
-A LoRA's matrices are A (rank, in) and B (out, rank), which files call lora_A and lora_B, lora_down and lora_up,
-lora.down and lora.up, or down and up. What is no plain LoRA is told by name: see `KINDS`.
+A LoRA's matrices are A (rank, in) and B (out, rank), which files call lora_A and lora_B, lora_down and
+lora_up, lora.down and lora.up, or down and up. What is no plain LoRA is told by name: see `KINDS`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from utils.lora.linear import MAX_RANK
 LORA = "LoRA"
 A, B, ALPHA = "A", "B", "alpha"
 DORA, LOHA, LOKR, FULL = "DoRA", "LoHa", "LoKr", "full weight difference"
+BIASED = "adapter of biases"
 BIAS = "bias"
 """The part of any kind that a LoRA of a linear's weight cannot hold."""
 
@@ -27,13 +28,12 @@ _ENDINGS = (
     (LORA, A, r"\.(?:(?:lora|lora_linear_layer)\.)?down\.weight"),
     (LORA, B, r"\.(?:(?:lora|lora_linear_layer)\.)?up\.weight"),
     (LORA, ALPHA, r"\.alpha"),
+    (BIASED, BIAS, rf"\.(?:diff_b|(?:lora_B{_ADAPTER}|lora_up)\.bias)"),
     (DORA, "magnitude", rf"\.(?:dora_scale|magnitude|lora_magnitude_vector{_ADAPTER})(?:\.weight)?"),
     *((LOHA, part, rf"\.{part}") for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")),
     *((LOKR, part, rf"\.{part}") for part in ("lokr_w1", "lokr_w1_a", "lokr_w1_b")),
     *((LOKR, part, rf"\.{part}") for part in ("lokr_w2", "lokr_w2_a", "lokr_w2_b")),
     (FULL, "diff", r"\.diff"),
-    (FULL, BIAS, r"\.diff_b"),
-    ("LoRA with a bias", BIAS, rf"\.(?:lora_B{_ADAPTER}|lora_up)\.bias"),
     ("OFT", "oft", r"\.(?:oft_\w+|oft_R\.\w+)"),
     ("IA3", "ia3", r"\.on_input"),
     ("GLoRA", "glora", r"\.[ab][12]\.weight"),
@@ -67,7 +67,7 @@ def kind_of(kinds: set[str]) -> str:
 
 
 def readable(part: str, tensor: Tensor) -> Tensor:
-    """A tensor in a type that can be computed with: alpha in double precision, 8 bits as bfloat16, exactly."""
+    """A tensor in a type that can be computed with, exactly: alpha as float64, 8 bits as bfloat16."""
     if part == ALPHA and not (tensor.is_complex() or tensor.dtype == torch.bool):
         return tensor.double()
     return tensor.bfloat16() if tensor.dtype in _EIGHT_BITS else tensor

@@ -31,11 +31,13 @@ class PeftConfig:
         alpha: of every linear that `pattern` does not name; None: its rank.
         pattern: end of a linear's name, or ^ and all of it -> alpha; the first that fits counts.
         rank_stabilized: the LoRA acts by alpha / sqrt(rank) (Kalajdzievski 2023).
+        dora: it is a DoRA.
     """
 
     alpha: float | None = None
     pattern: Mapping[str, float] = field(default_factory=dict)
     rank_stabilized: bool = False
+    dora: bool = False
 
     @classmethod
     def of(cls, metadata: Mapping[str, str]) -> PeftConfig:
@@ -58,9 +60,12 @@ class PeftConfig:
             if not (value is None and name == "lora_alpha") and not _is_alpha(value):
                 raise Misfit([f"{name} {value!r} in its header where a number fits"])
         names = {str(name).replace("\\.", "."): float(value) for name, value in pattern.items()}
-        if strange := [name for name in names if not name.lstrip("^").replace("_", "").replace(".", "").isalnum()]:
+        if strange := [
+            name for name in names if not name.lstrip("^").replace("_", "").replace(".", "").isalnum()
+        ]:
             raise Misfit([f"alpha_pattern {strange[0]!r} in its header where the name of a linear fits"])
-        return cls(None if alpha is None else float(alpha), names, bool(settings.get("use_rslora")))
+        rank_stabilized, dora = (bool(settings.get(key)) for key in ("use_rslora", "use_dora"))
+        return cls(None if alpha is None else float(alpha), names, rank_stabilized, dora)
 
     def alpha_of(self, name: str, rank: int) -> float:
         """Alpha of a linear, of which alpha / rank is the factor on B A."""
@@ -87,7 +92,9 @@ def config_beside(path: Path) -> dict[str, str]:
 
 
 def _is_alpha(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_ALPHA  # NaN no
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_ALPHA
+    )  # NaN no
 
 
 def _fits(end: str, name: str) -> bool:

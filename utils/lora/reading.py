@@ -37,8 +37,7 @@ class Adapter:
     @property
     def kind(self) -> str:
         """One of parts.KINDS."""
-        found = self.kinds - {parts.FULL} if self.kinds > {parts.FULL} and "diff" not in self.parts else self.kinds
-        return parts.kind_of(found or self.kinds)
+        return parts.kind_of(self.kinds)
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,9 @@ class Contents:
     @property
     def format(self) -> str:
         """A key of FORMATS where most of it is as we write it; or the names it has, in words."""
-        seen = Counter((each.module.prefix, each.module.original, each.style) for each in self.adapters.values())
+        seen = Counter(
+            (each.module.prefix, each.module.original, each.style) for each in self.adapters.values()
+        )
         prefix, original, style = seen.most_common(1)[0][0]
         written = {
             (DIFFUSERS_PREFIX, False, "lora_A"): "diffusers",
@@ -101,7 +102,9 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
         adapter.kinds.add(kind)
         adapter.parts[part] = parts.readable(part, tensor)
         if part == parts.A:
-            adapter.style = next(style for style in ("lora_A", "lora_down", "down") if style in key[len(stem) :])
+            adapter.style = next(
+                style for style in ("lora_A", "lora_down", "down") if style in key[len(stem) :]
+            )
 
     # A text encoder's LoRA would be half of the effect: it is left out on request alone.
     if left and not skip_text_encoder:
@@ -126,6 +129,8 @@ def plain_loras(contents: Contents, metadata: Mapping[str, str]) -> dict[str, Li
         Misfit: naming every module whose tensors make no LoRA.
     """
     config, notes = PeftConfig.of(metadata), kohya.notes(metadata)
+    if config.dora:
+        raise Misfit(["use_dora in its header, and no magnitudes in its tensors"])
     loras: dict[str, LinearLora] = {}
     faults = []
     for stem, adapter in contents.adapters.items():
@@ -153,4 +158,3 @@ def module_lora(adapter: Adapter, config: PeftConfig) -> LinearLora:
     else:
         alpha = config.alpha_of(adapter.module.body, rank)
     return LinearLora(weight_a, swap_halves(weight_b) if adapter.module.swapped else weight_b, alpha)
-

@@ -27,7 +27,8 @@ class LoraNames:
         swapped: linears whose two halves of outputs stand the other way round in the original code.
         wider: linears of fused modules whose outputs are a multiple of the others'.
         network_module: sd-scripts' own for this family, as LoRA headers say it; "" where it has none.
-        architecture: as LoRA headers' modelspec.architecture says it; "" where it has no word for it.
+        architectures: as LoRA headers' modelspec.architecture says it, of a base with distilled guidance and of
+            one without; () where there is no word for it.
     """
 
     linears: Mapping[str, tuple[str, ...]]
@@ -37,7 +38,7 @@ class LoraNames:
     swapped: tuple[str, ...] = ()
     wider: Mapping[str, int] = field(default_factory=dict)
     network_module: str = ""
-    architecture: str = ""
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ _FLUX1 = Family(
         swapped=("norm_out.linear",),  # shift and scale there, scale and shift in diffusers
         wider={"proj_mlp": 4},  # the MLP's hidden size
         network_module="networks.lora_flux",
-        architecture="flux-1",
+        architectures=("flux-1-dev", "flux-1-schnell"),
     ),
     presets={"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12},
     tags=("flux",),
