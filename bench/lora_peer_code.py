@@ -40,13 +40,12 @@ def sd_scripts(checkout: Path, here: Path) -> Iterator[Row]:
     merged = {name: module.weight.data for name, module in flux.named_modules() if hasattr(module, "weight")}
     yield READS, "kohya", mini.worst(mini.by_linear(merged), mini.changes(given))
 
-    network = lora_flux.LoRANetwork(
-        [], mini.original_tree(), lora_dim=4, alpha=2, module_class=lora_flux.LoRAInfModule
-    )
+    flux = mini.original_tree()
+    network = lora_flux.LoRANetwork([], flux, lora_dim=4, alpha=2, module_class=lora_flux.LoRAInfModule)
+    network.apply_to([], flux)
     for lora in network.unet_loras:
         torch.nn.init.normal_(lora.lora_up.weight)
-        network.add_module(lora.lora_name, lora)
-    network.save_weights(str(path), torch.float32, {"ss_network_dim": "4"})
+    save_file(network.state_dict(), path)  # save_weights imports much of Stable Diffusion for its hashes
     theirs = {
         lora.lora_name.removeprefix("lora_unet_"): lora.get_weight().detach() for lora in network.unet_loras
     }

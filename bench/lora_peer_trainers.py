@@ -114,12 +114,11 @@ def onetrainer(checkout: Path, here: Path) -> Iterator[Row]:
 
 
 def lycoris(checkout: Path, here: Path) -> Iterator[Row]:
-    """lycoris.create_lycoris: every algorithm that we make a LoRA of, by the weights it merges."""
+    """lycoris.create_lycoris: every algorithm that we make a LoRA of, by the outputs that it trains on."""
     sys.path.append(str(checkout))
     import lycoris as library
 
-    model, path = mini.transformer(), here / "x.safetensors"
-    base = {f"{name}.weight": dict(model.named_modules())[name].weight.data for name in mini.linears()}
+    path = here / "x.safetensors"
     flat = {name.replace(".", "_"): name for name in mini.linears()}
     library.LycorisNetwork.apply_preset(
         {"target_module": ["FluxTransformerBlock", "FluxSingleTransformerBlock"]}
@@ -133,20 +132,26 @@ def lycoris(checkout: Path, here: Path) -> Iterator[Row]:
         ("LoKr, both factors products", {"algo": "lokr", "factor": 8, "decompose_both": True}),
         ("full", {"algo": "full"}),
     ):
+        model = mini.transformer().double()
+        modules = dict(model.named_modules())
+        base = {f"{name}.weight": modules[name].weight.data for name in mini.linears()}
         network = library.create_lycoris(model, 1.0, linear_dim=2, linear_alpha=1, **settings)
         network.apply_to()
-        state = network.state_dict()
+        network.double()
         generator = torch.Generator().manual_seed(3)
-        for key, tensor in state.items():
-            if not key.endswith(("alpha", "dora_scale")) and tensor.is_floating_point():
-                tensor.data.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
+        for key, weight in network.named_parameters():
+            if not key.endswith("dora_scale"):
+                weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
         network.save_weights(str(path), torch.float32, {})
         theirs = {}
         for lora in network.loras:
             name = flat[lora.lora_name.removeprefix("lycoris_")]
-            merged = lora.get_merged_weight(1.0)[0].detach().double()
-            theirs[name] = merged - base[f"{name}.weight"].double()
-        network.restore()
+            if settings["algo"] == "full":  # it holds the tuned weight; its forward fails without the old one
+                tuned = lora.weight.detach()
+            else:
+                columns = torch.eye(mini.linears()[name][1]).double()
+                tuned = (modules[name](columns) - modules[name](torch.zeros_like(columns))).T.detach()
+            theirs[name] = tuned - base[f"{name}.weight"]
         plain = settings == {"algo": "lora"}
         ours = mini.changes(read_lora(path).loras) if plain else ours_nearest(path, base)
         yield WRITES, what, mini.worst(theirs, ours)
