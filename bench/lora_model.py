@@ -1,4 +1,4 @@
-"""A miniature FLUX with the real names, LoRAs on it, and how far two readings of one file are from each other."""
+"""A miniature FLUX with the real names, LoRAs on it, and how far two readings of a file are apart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def transformer() -> Any:
 def linears() -> dict[str, tuple[int, int]]:
     """(out, in) of every linear."""
     found = transformer().named_modules()
-    return {name: tuple(each.weight.shape) for name, each in found if isinstance(each, nn.Linear)}
+    return {
+        name: (each.out_features, each.in_features) for name, each in found if isinstance(each, nn.Linear)
+    }
 
 
 def loras(
@@ -78,7 +80,7 @@ def changes(of: Mapping[str, LinearLora]) -> Changes:
 
 
 def worst(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> float:
-    """Greatest difference of a linear's change, relative to the greatest number in it; inf if one is missing."""
+    """Greatest difference of a linear's change, relative to its greatest number; inf if one is missing."""
     if {name for name, each in theirs.items() if each.any()} != {
         name for name, each in ours.items() if each.any()
     }:

@@ -1,7 +1,8 @@
 """What other tools make of our LoRA files, and we of theirs, each by its own code out of a checkout.
 
-A peer is a generator: it is given the checkout and an empty folder, and yields (direction, what, worst relative
-difference of a linear's change of weight). Nothing of theirs is copied: their loaders run on a miniature FLUX.
+A peer is a generator: it is given the checkout and an empty folder, and yields (direction, what, worst
+relative difference of a linear's change of weight). Nothing of theirs is copied: their loaders run, on a
+miniature FLUX.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def comfyui(checkout: Path, here: Path) -> Iterator[Row]:
     import comfy.lora_convert
     import comfy.model_base
 
-    class Model(comfy.model_base.Flux):  # type: ignore[misc, name-defined]
+    class Model(comfy.model_base.Flux):
         """FLUX as its loader sees it: names, and three numbers of the config."""
 
         def __init__(self) -> None:
@@ -114,7 +115,7 @@ def _names_in_use() -> dict[str, dict[str, Tensor]]:
     def file(
         prefix: str, of: Mapping[str, tuple[Tensor, Tensor, float]], a: str, b: str
     ) -> dict[str, Tensor]:
-        keys = {}
+        keys: dict[str, Tensor] = {}
         for name, (weight_a, weight_b, alpha) in of.items():
             stem = prefix + name
             keys |= {stem + a: weight_a, stem + b: weight_b, f"{stem}.alpha": torch.tensor(alpha)}
@@ -226,10 +227,7 @@ def authors(checkout: Path, here: Path) -> Iterator[Row]:
 
     path = here / "x.pt"
     for alpha in (1.0, 16.0):
-        given, theirs = (
-            mini.loras(mini.in_attention, lambda number: 4, lambda number, each=alpha: each),
-            network(),
-        )
+        given, theirs = _of_rank_4(alpha), network()
         write_lora(path, given, "reference", {})
         theirs.load_state_dict(torch.load(path, weights_only=True))
         yield READS, f"reference, trained with alpha {alpha:g}", mini.worst(said(theirs), mini.changes(given))
@@ -240,12 +238,17 @@ def authors(checkout: Path, here: Path) -> Iterator[Row]:
     yield WRITES, "its own .pt", mini.worst(said(theirs), _ours(path))
 
 
+def _of_rank_4(alpha: float) -> dict[str, LinearLora]:
+    return mini.loras(mini.in_attention, lambda number: 4, lambda number: alpha)
+
+
 def xlabs(checkout: Path, here: Path) -> Iterator[Row]:
     """x-flux's attention processors, which read their own names alone."""
     sys.path.append(str(checkout))
     from src.flux.modules import layers
 
-    state, theirs = {}, {}
+    state: dict[str, Tensor] = {}
+    theirs: mini.Changes = {}
     for kind, processor, parts in (
         ("double", layers.DoubleStreamBlockLoraProcessor(mini.HIDDEN, 3), _XLABS_DOUBLE),
         ("single", layers.SingleStreamBlockLoraProcessor(mini.HIDDEN, 3), _XLABS_SINGLE),

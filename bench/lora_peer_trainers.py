@@ -100,7 +100,7 @@ def onetrainer(checkout: Path, here: Path) -> Iterator[Row]:
     ):
         write_lora(path, loras, what.partition(",")[0], {})
         yield READS, what, mini.worst(said(path), mini.changes(given))
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name, lora in given.items():
         stem = f"transformer.{name}"
         state |= {f"{stem}.lora_down.weight": lora.weight_a, f"{stem}.lora_up.weight": lora.weight_b}

@@ -1,10 +1,10 @@
-"""Our LoRA files in other tools' own code, and theirs in ours: a table of how far the changes of weights differ.
+"""Our LoRA files in other tools' own code, theirs in ours: a table of how far the changes of weights differ.
 
 python -m bench.lora_peers --sd-scripts ../sd-scripts --comfyui ../ComfyUI --lycoris ../LyCORIS
 
-From the repository, each with a git checkout of the tool; a tool without one is left out, but for the installed
-diffusers. What a checkout imports and the environment lacks is said in its row; `--site FOLDER` is searched,
-too (pip install --no-deps --target FOLDER parse toml gguf imagesize optimum-quanto opencv-python-headless).
+From the repository, each with a git checkout of the tool; a tool without one is left out, but for diffusers,
+which is installed. What a checkout imports and the environment lacks is said in its row; `--site FOLDER` is
+searched, too (pip install --no-deps --target FOLDER parse toml gguf optimum-quanto opencv-python-headless).
 """
 
 from __future__ import annotations

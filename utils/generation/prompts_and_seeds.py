@@ -1,7 +1,7 @@
 """What generation needs of a run before any model is loaded: its LoRA file, its seeds and its prompts."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utils.config.runs import Run
@@ -11,7 +11,7 @@ from utils.errors import UserError
 
 
 def check_loras(runs: Sequence[Run], train_command: str) -> None:
-    """Raise `UserError` unless every run's LoRA file is there, naming those that are not.
+    """Raise `UserError` unless every run's LoRA file is there and one, naming those that are not.
 
     Args:
         runs: to be generated.
@@ -19,6 +19,7 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
     """
     missing = [path for run in runs for path in run.lora_paths if not path.is_file()]
     if not missing:
+        _read(path for run in runs for path in run.lora_paths)
         return
     paths = ", ".join(dict.fromkeys(map(str, missing)))
     if runs[0].config.use_trained_lora_path:
@@ -27,13 +28,22 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
 
 
 def check_semantic_lora(config: Config) -> None:
-    """Raise `UserError` unless semantic_lora_path names a file."""
+    """Raise `UserError` unless semantic_lora_path names a LoRA file."""
     if not Path(config.semantic_lora_path).is_file():
         found = f"nothing at {config.semantic_lora_path}" if config.semantic_lora_path else "none given"
         raise UserError(
             "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"
         )
+    _read([Path(config.semantic_lora_path)])
+
+
+def _read(paths: Iterable[Path]) -> None:
+    """Read LoRA files for the errors in them, before the model is loaded."""
+    from utils.lora.files import read_lora
+
+    for path in dict.fromkeys(paths):
+        read_lora(path)
 
 
 def choose_seeds(config: Config) -> list[int]:

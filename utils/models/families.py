@@ -27,8 +27,8 @@ class LoraNames:
         swapped: linears whose two halves of outputs stand the other way round in the original code.
         wider: linears of fused modules whose outputs are a multiple of the others'.
         network_module: sd-scripts' own for this family, as LoRA headers say it; "" where it has none.
-        architectures: as LoRA headers' modelspec.architecture says it, of a base with distilled guidance and of
-            one without; () where there is no word for it.
+        architectures: as LoRA headers' modelspec.architecture says it, of a base with distilled guidance and
+            of one without; () where there is no word for it.
     """
 
     linears: Mapping[str, tuple[str, ...]]
