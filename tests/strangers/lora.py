@@ -216,6 +216,15 @@ def for_the_authors(folder: Path) -> None:
         close(name, {name: lora}, change(given(alpha=16.0)[name]))
 
 
+@case("a kohya file says which linears its readers leave out")
+def for_sd_scripts(folder: Path) -> None:
+    lora = random_lora(8, 8, 2, 2.0, torch.Generator().manual_seed(2))
+    write_lora(folder / "x", given(proj_out=lora, x_embedder=lora), "diffusers", {})
+    said = run("convert", str(folder / "x"), str(folder / "y.safetensors"), "--to", "kohya")
+    assert "diffusers leaves out, in this format, proj_out, x_embedder" in said
+    assert "sd-scripts leaves out, in this format, proj_out\n" in said
+
+
 @case("proj_out's alpha cannot be taken for that of the single blocks' proj_out")
 def proj_out(folder: Path) -> None:
     loras = given(alpha=3.0, proj_out=random_lora(8, 8, 2, 2.0, torch.Generator().manual_seed(2)))

@@ -81,12 +81,14 @@ def _encode_diffusers(loras: Mapping[str, LinearLora]) -> Encoded:
 
 def _warn_kohya(loras: Mapping[str, LinearLora]) -> list[str]:
     """Stock diffusers drops what lies outside of blocks, or its alpha; sd-scripts the last layer."""
-    outside = [name for name in loras if (found := original_module(name)) and "blocks" not in found[0]]
-    if not outside:
-        return []
-    some = ", ".join(outside[:3]) + (" ..." if len(outside) > 3 else "")
+    modules = {name: found[0] for name in loras if (found := original_module(name))}
+    outside = [name for name, module in modules.items() if "blocks" not in module]
+    last = [name for name, module in modules.items() if module.startswith("final_layer")]
+    readers = {"diffusers": outside, "sd-scripts": last}
     return [
-        f"diffusers leaves out what lies outside of blocks in this format ({some}); --to diffusers has it all"
+        f"{reader} leaves out, in this format, {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for reader, names in readers.items()
+        if names
     ]
 
 
