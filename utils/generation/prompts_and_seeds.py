@@ -1,7 +1,7 @@
 """What generation needs of a run before any model is loaded: its LoRA file, its seeds and its prompts."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.config.runs import Run
@@ -11,7 +11,9 @@ from utils.errors import UserError
 
 
 def check_loras(runs: Sequence[Run], train_command: str) -> None:
-    """Raise `UserError` unless every run's LoRA file is there and one, naming those that are not.
+    """Raise `UserError` unless every run's LoRA file is there, naming those that are not.
+
+    So it does if none can be read; where one of several cannot, its run fails, and the others go on.
 
     Args:
         runs: to be generated.
@@ -19,7 +21,7 @@ def check_loras(runs: Sequence[Run], train_command: str) -> None:
     """
     missing = [path for run in runs for path in run.lora_paths if not path.is_file()]
     if not missing:
-        _read(path for run in runs for path in run.lora_paths)
+        _check_one_reads([run.lora_paths for run in runs])
         return
     paths = ", ".join(dict.fromkeys(map(str, missing)))
     if runs[0].config.use_trained_lora_path:
@@ -35,15 +37,23 @@ def check_semantic_lora(config: Config) -> None:
             "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"
         )
-    _read([Path(config.semantic_lora_path)])
+    _check_one_reads([[Path(config.semantic_lora_path)]])
 
 
-def _read(paths: Iterable[Path]) -> None:
-    """Read LoRA files for the errors in them, before the model is loaded."""
+def _check_one_reads(of_runs: Sequence[Sequence[Path]]) -> None:
+    """Raise the first run's `UserError` if every run has a LoRA file that cannot be read."""
     from utils.lora.files import read_lora
 
-    for path in dict.fromkeys(paths):
-        read_lora(path)
+    faults = []
+    for paths in of_runs:
+        try:
+            for path in paths:
+                read_lora(path)
+            return
+        except UserError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
 
 
 def choose_seeds(config: Config) -> list[int]:
