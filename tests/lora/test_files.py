@@ -23,7 +23,6 @@ from utils.lora.files import (
 )
 from utils.models.adapters import (
     adapter_names,
-    adapter_parameters,
     add_adapter,
     inject_adapter,
     lora_layers,
@@ -32,7 +31,7 @@ from utils.models.adapters import (
 
 
 @pytest.mark.parametrize("kind", ["diffusers", "reference"])
-def test_round_trip_is_exact_whatever_the_file_is_called(trained, mini_flux, tmp_path, kind):
+def test_round_trip_whatever_the_file_is_called(trained, mini_flux, tmp_path, kind):
     path = tmp_path / "weights.bin"
     if kind == "diffusers":
         save_lora(trained, "semantic", path, {"dataset": "glasses"})
@@ -42,13 +41,11 @@ def test_round_trip_is_exact_whatever_the_file_is_called(trained, mini_flux, tmp
     bare = forward(other)
     metadata = load_lora(other, path, "edit")
     assert metadata == ({"format": "pt", "dataset": "glasses"} if kind == "diffusers" else {})
-    for mine, read in zip(
-        adapter_parameters(trained, "semantic"), adapter_parameters(other, "edit"), strict=True
-    ):
-        assert torch.equal(mine, read)
     assert torch.equal(forward(other), bare)
     for mine, read in zip(outputs(trained, "semantic"), outputs(other, "edit"), strict=True):
-        assert torch.equal(mine, read)
+        if kind == "diffusers":  # alpha / rank is a power of two
+            assert torch.equal(mine, read)
+        torch.testing.assert_close(mine, read, atol=1e-5, rtol=0)
 
 
 def test_ranks_and_alphas_of_their_own(transformer, mini_flux, tmp_path):
@@ -59,7 +56,7 @@ def test_ranks_and_alphas_of_their_own(transformer, mini_flux, tmp_path):
     }
     inject_adapter(transformer, "odd", sizes)
     fill(transformer, "odd")
-    save_lora(transformer, "odd", tmp_path / "odd", {})
+    write_lora(tmp_path / "odd", adapter_loras(transformer, "odd"), "diffusers", {})
     other = fresh(mini_flux)
     load_lora(other, tmp_path / "odd", "odd")
     read = {name: (layer.r["odd"], layer.lora_alpha["odd"]) for name, layer in lora_layers(other).items()}
@@ -92,7 +89,7 @@ def test_files_that_stock_diffusers_writes(transformer, mini_flux, tmp_path):
 
 
 def test_bfloat16_base_and_other_adapters(trained, mini_flux, tmp_path):
-    save_lora(trained, "semantic", tmp_path / "file", {})
+    write_lora(tmp_path / "file", adapter_loras(trained, "semantic"), "diffusers", {})
     other = fresh(mini_flux).to(torch.bfloat16)
     add_adapter(other, "content", 2, 1)
     load_lora(other, tmp_path / "file", "edit")

@@ -26,25 +26,6 @@ def assert_close(mine: list[Tensor], theirs: list[Tensor], bare: Tensor) -> None
     assert min((one - bare).abs().max().item() for one in mine) > 1e-3
 
 
-def stock_outputs(mini_flux: Path, path: Path) -> list[Tensor]:
-    from diffusers import FluxPipeline
-
-    pipeline = FluxPipeline.from_pretrained(mini_flux)
-    pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name="edit")
-    results = []
-    for scale in SCALES:
-        pipeline.set_adapters("edit", scale)
-        results.append(forward(pipeline.transformer))
-    return results
-
-
-def test_stock_diffusers_loads_the_diffusers_format(transformer, mini_flux, tmp_path):
-    path = tmp_path / "edit.safetensors"
-    write_lora(path, block_loras(transformer), "diffusers", {"dataset": "glasses"})
-    bare = forward(transformer)
-    assert_close(ours(transformer, path), stock_outputs(mini_flux, path), bare)
-
-
 def test_the_reference_format_by_its_definition(transformer, mini_flux, tmp_path):
     """A loader of a few lines: W + scale * alpha / rank * up @ down on lora_unet_{name with underscores}."""
     write_lora(tmp_path / "edit.pt", block_loras(transformer), "reference", {})
@@ -112,15 +93,6 @@ def test_the_kohya_format_by_its_definition(transformer, mini_flux, tmp_path, am
     assert {key.split(".")[0] for key in load_file(path)} <= modules
     bare = forward(transformer)
     assert_close(ours(transformer, path), kohya_outputs(mini_flux, path), bare)
-
-
-def test_stock_diffusers_loads_the_kohya_format(transformer, mini_flux, tmp_path):
-    """Double blocks: of single ones it knows FLUX.1's width alone."""
-    path = tmp_path / "edit.safetensors"
-    loras = block_loras(transformer)
-    write_lora(path, {name: lora for name, lora in loras.items() if "single" not in name}, "kohya", {})
-    bare = forward(transformer)
-    assert_close(ours(transformer, path), stock_outputs(mini_flux, path), bare)
 
 
 @pytest.mark.parametrize("ranks", [(2, 2, 2, 2), (1, 3, 2, 4)])

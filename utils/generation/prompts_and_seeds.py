@@ -17,12 +17,15 @@ from utils.names import beside
 def check_loras(runs: Sequence[Run], train_command: str) -> None:
     """Raise `UserError` unless every run's LoRA file is there, naming those that are not.
 
+    So it does if none can be read; where one of several cannot, its run fails, and the others go on.
+
     Args:
         runs: to be generated; none is well.
         train_command: the command that trains them, to say in the error.
     """
     lacking = [run for run in runs if not all(path.is_file() for path in run.lora_paths)]
     if not lacking:
+        _check_one_reads([run.lora_paths for run in runs])
         return
     missing = [path for run in lacking for path in run.lora_paths if not path.is_file()]
     paths = ", ".join(dict.fromkeys(map(str, missing)))
@@ -42,7 +45,7 @@ def _of_another_training(run: Run) -> Path | None:
 
 
 def check_semantic_lora(config: Config) -> None:
-    """Raise `UserError` unless semantic_lora_path names a file."""
+    """Raise `UserError` unless semantic_lora_path names a LoRA file."""
     path = Path(config.semantic_lora_path)
     if not path.is_file():
         found = f"nothing at {path}{beside(path)}" if config.semantic_lora_path else "none given"
@@ -50,6 +53,23 @@ def check_semantic_lora(config: Config) -> None:
             "semantic_lora_path: expected a LoRA file, the edit to apply, as train_image_script.py trains; "
             f"found {found}"
         )
+    _check_one_reads([[Path(config.semantic_lora_path)]])
+
+
+def _check_one_reads(of_runs: Sequence[Sequence[Path]]) -> None:
+    """Raise the first run's `UserError` if every run has a LoRA file that cannot be read."""
+    from utils.lora.files import read_lora
+
+    faults = []
+    for paths in of_runs:
+        try:
+            for path in paths:
+                read_lora(path)
+            return
+        except UserError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
 
 
 def checks_of(runs: Sequence[Run]) -> list[Callable[[], object]]:

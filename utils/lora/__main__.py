@@ -1,12 +1,13 @@
 """Look at LoRA files, convert, mix and shrink them, or take one from a tuned model.
 
 python -m utils.lora inspect FILE
-python -m utils.lora convert IN OUT --to diffusers|kohya|reference
+python -m utils.lora convert IN OUT --to diffusers|kohya|reference [--fold-alpha]
+python -m utils.lora convert IN OUT --to FORMAT --rank N [--base FOLDER]  # of a DoRA, LoHa, LoKr, full
 python -m utils.lora merge A:0.7 B:0.4 OUT [--rank N]
 python -m utils.lora resize IN OUT --rank N
 python -m utils.lora extract BASE TUNED OUT --rank N
 
-From the repository. A file's format is found by its content. merge, resize and extract write a .safetensors
+From the repository. Whose names a file has, its content tells. merge, resize and extract write a .safetensors
 in diffusers' format; convert gives the others. An OUT that exists is kept, unless with --force.
 """
 
@@ -15,23 +16,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utils.arguments import Parser, lora_option, path_option, whole
 from utils.errors import UserError, run_cli
-from utils.lora.files import read_lora, write_lora
+from utils.lora.files import own_metadata, read_contents, read_lora, write_lora
+from utils.lora.summary import counted, summarise
 from utils.names import read_number
 
 if TYPE_CHECKING:
     from utils.lora.algebra import Approximation
-    from utils.lora.files import LoraFile
     from utils.lora.linear import LinearLora
 
-_HISTORY = "history"  # metadata key: what was done to the file, a line each
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,51 +42,84 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     if hasattr(args, "out"):
-        _check_out(args.out, args.force)
+        _check_out(args.out, args.force, getattr(args, "to", "diffusers"))
     command: Callable[[argparse.Namespace], None] = args.command
     command(args)
     return 0
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    from utils.lora.algebra import change_norm
-
-    file = read_lora(args.file)
-    loras = file.loras.values()
-    norms = {name: change_norm(lora) for name, lora in file.loras.items()}
-    greatest, least = max(norms, key=lambda name: norms[name]), min(norms, key=lambda name: norms[name])
-    blocks = Counter(re.sub(r"\.\d+\..*", "", name) for name in norms)
-    _print("format", file.format)
-    _print("linears", f"{len(norms)}: {_counts(blocks)}")
-    _print("ranks", _counts(Counter(lora.rank for lora in loras)))
-    _print("alphas", _counts(Counter(f"{lora.alpha:g}" for lora in loras)))
-    _print("dtypes", _counts(Counter(str(lora.weight_a.dtype).removeprefix("torch.") for lora in loras)))
-    _print("norm", f"{math.hypot(*norms.values()):.4g} of alpha / rank B A, over all linears")
-    _print("", f"{norms[greatest]:.4g} the greatest, {greatest}")
-    _print("", f"{norms[least]:.4g} the least, {least}")
-    for key, text in sorted((key, text) for key, text in file.metadata.items() if key != "format"):
-        for number, line in enumerate(_readable(text).splitlines() or [""]):
-            _print(key if number == 0 else "", line)
+    summarise(read_lora(args.file, args.skip_text_encoder))
 
 
 def _convert(args: argparse.Namespace) -> None:
+    from utils.lora.folding import fold_alpha
     from utils.lora.formats import format_named
+    from utils.lora.header import noted, renewed, sizes
 
-    layout, file = format_named(args.to), read_lora(args.input)
-    metadata = _noted(file.metadata, f"converted from {args.input.name} ({file.format}) to {args.to}")
-    write_lora(args.out, file.loras, args.to, metadata if layout.safetensors else {})
-    print(f"{args.out}: {len(file.loras)} linears, {args.to}")
-    lost = sorted(file.metadata.keys() - {"format"})
+    layout = format_named(args.to)
+    if args.fold_alpha and args.to != "diffusers":
+        raise UserError(f"--fold-alpha: expected --to diffusers, found {args.to}, whose readers want alpha")
+    if args.rank is not None:
+        found, metadata, was, left = _approximated(args)
+        loras = found.loras
+    else:
+        file = read_lora(args.input, args.skip_text_encoder)
+        found, loras, metadata, was, left = None, file.loras, file.metadata, file.format, file.left
+
+    # What it is now, and what was done to it.
+    loras = fold_alpha(loras) if args.fold_alpha else loras
+    note = f"converted from {args.input.name} ({was}) to {args.to}"
+    note += f", the nearest LoRA of rank {args.rank}" if found else ""
+    metadata = {**renewed(metadata), **sizes(loras)} if found else metadata
+    write_lora(args.out, loras, args.to, noted(metadata, note) if layout.safetensors else {}, args.dtype)
+    print(f"{args.out}: {len(loras)} linears, {args.to}")
+    if found:
+        _tell(found)
+    if left:
+        print(f"left out: {len(left)} tensors of a text encoder, as {left[0]}")
+    for line in layout.warn(loras):
+        print(line)
+    lost = sorted(metadata.keys() - {"format"})
     if lost and not layout.safetensors:
-        print(f"a .pt has no header, so these are left out: {', '.join(lost)}")
+        print(f"a .pt has no header, so these are left out: {', '.join((*lost, 'history'))}")
+
+
+def _approximated(args: argparse.Namespace) -> tuple[Approximation, dict[str, str], str, tuple[str, ...]]:
+    """The plain LoRA nearest to another adapter; the header, the format and what was left out."""
+    from contextlib import nullcontext
+
+    from utils.lora.algebra import open_weights
+    from utils.lora.dense import nearest_loras
+    from utils.lora.linear import Misfit
+
+    contents, metadata = read_contents(args.input, args.skip_text_encoder)
+    if not contents.strange():
+        raise UserError(
+            f"{args.input}: expected a DoRA, LoHa, LoKr or full difference for --rank, found a plain "
+            "LoRA; resize lowers its rank"
+        )
+    with open_weights(args.base) if args.base else nullcontext() as base:
+        try:
+            found = nearest_loras(contents, metadata, args.rank, base)
+        except Misfit as misfit:
+            raise UserError(
+                f"{args.input}: expected an adapter that a LoRA can be near to, found: {misfit}"
+            ) from None
+    if not found.loras:
+        raise UserError(f"{args.input}: expected an adapter that changes something, found none")
+    kinds = counted(contents.strange())
+    return found, own_metadata(metadata), f"{kinds}; {contents.format}", contents.left
 
 
 def _merge(args: argparse.Namespace) -> None:
     from utils.lora.algebra import merge, resize
+    from utils.lora.header import merged as merged_header
+    from utils.lora.header import noted
     from utils.lora.linear import Misfit
 
     sources = args.inputs
-    files = [read_lora(path) for path, _ in sources]
+    files = [read_lora(path, args.skip_text_encoder) for path, _ in sources]
     try:
         merged = merge([(file.loras, weight) for file, (_, weight) in zip(files, sources, strict=True)])
     except Misfit as misfit:
@@ -94,51 +127,31 @@ def _merge(args: argparse.Namespace) -> None:
         raise UserError(f"{paths}: expected LoRAs for the same model, found: {misfit}") from None
     names = [{"file": path.name, "weight": weight} for path, weight in sources]
     note = "merged from " + ", ".join(f"{path.name} at {weight:g}" for path, weight in sources)
-    metadata = {"sources": json.dumps(names), **_common_base(files)}
+    header = merged_header(files, [path.name for path, _ in sources], args.out.stem)
+    metadata = {"sources": json.dumps(names), **header}
     if args.rank is None:
-        _write(args.out, merged, _noted(metadata, note))
+        _write(args, merged, noted(metadata, note))
     else:
         resized = resize(merged, args.rank)
-        _write(args.out, resized.loras, _noted(metadata, f"{note}, resized to rank {args.rank}"), resized)
-
-
-def _common_base(files: Sequence[LoraFile]) -> dict[str, str]:
-    """What the header says of the base; raises `UserError` for LoRAs of different bases."""
-    from utils.lora.metadata import BASE_HASH, BASE_MODEL
-
-    recorded = {file.metadata[BASE_HASH]: file for file in files if BASE_HASH in file.metadata}
-    if len(recorded) > 1:
-        bases = ", ".join(f"{file.metadata.get(BASE_MODEL)} ({found})" for found, file in recorded.items())
-        raise UserError(f"merge: expected LoRAs of one base, found {bases}")
-    return {
-        key: file.metadata[key]
-        for file in recorded.values()
-        for key in (BASE_MODEL, BASE_HASH)
-        if key in file.metadata
-    }
-
-
-def _sizes(loras: Mapping[str, LinearLora]) -> dict[str, str]:
-    """What the header says of rank and alpha, of the greatest rank there is."""
-    greatest = max(loras.values(), key=lambda lora: lora.rank)
-    rank, alpha = str(greatest.rank), f"{greatest.alpha:g}"
-    return {"rank": rank, "alpha": alpha, "ss_network_dim": rank, "ss_network_alpha": alpha}
+        _write(args, resized.loras, noted(metadata, f"{note}, resized to rank {args.rank}"), resized)
 
 
 def _resize(args: argparse.Namespace) -> None:
     from utils.lora.algebra import resize
     from utils.lora.calibration import KEY
+    from utils.lora.header import noted, renewed, sizes
 
-    file = read_lora(args.input)
+    file = read_lora(args.input, args.skip_text_encoder)
     resized = resize(file.loras, args.rank)
     # a calibration was measured on the LoRA as it was
-    metadata = {key: text for key, text in file.metadata.items() if key != KEY} | _sizes(resized.loras)
+    metadata = {key: text for key, text in renewed(file.metadata).items() if key != KEY}
     note = f"resized from {args.input.name} to rank {args.rank}"
-    _write(args.out, resized.loras, _noted(metadata, note), resized)
+    _write(args, resized.loras, noted(metadata | sizes(resized.loras), note), resized)
 
 
 def _extract(args: argparse.Namespace) -> None:
     from utils.lora.algebra import extract, open_weights
+    from utils.lora.header import architecture_at, modelspec, noted
     from utils.lora.linear import Misfit
 
     with open_weights(args.base) as before, open_weights(args.tuned) as after:
@@ -151,36 +164,46 @@ def _extract(args: argparse.Namespace) -> None:
     if not found.loras:
         raise UserError(f"{args.tuned}: expected linears that differ from those of {args.base}, found none")
     note = f"extracted from {args.tuned.name} less {args.base.name}, rank {args.rank}"
-    _write(args.out, found.loras, _noted({}, note), found)
-    if found.left:
-        some = ", ".join(found.left[:3])
-        print(f"left out, since no LoRA can hold them: {len(found.left)} other parameters, as {some}")
+    _write(args, found.loras, noted(modelspec(args.out.stem, architecture_at(args.base)), note), found)
 
 
 def _write(
-    out: Path,
+    args: argparse.Namespace,
     loras: Mapping[str, LinearLora],
     metadata: Mapping[str, str],
     approximation: Approximation | None = None,
 ) -> None:
     """Write a diffusers file, and tell what is in it."""
-    write_lora(out, loras, "diffusers", metadata)
-    print(f"{out}: {len(loras)} linears of rank {_counts(Counter(lora.rank for lora in loras.values()))}")
+    write_lora(args.out, loras, "diffusers", metadata, args.dtype)
+    print(
+        f"{args.out}: {len(loras)} linears of rank {counted(Counter(lora.rank for lora in loras.values()))}"
+    )
     if approximation:
-        print(f"energy kept: {approximation.energy:.4%} of all")
-        for name, share in approximation.least.items():
-            print(f"             {share:.4%} the least, {name}")
+        _tell(approximation)
 
 
-def _noted(metadata: Mapping[str, str], what: str) -> dict[str, str]:
-    """Metadata with what was done added to the file's history."""
-    return {**metadata, _HISTORY: "\n".join(filter(None, [metadata.get(_HISTORY), what]))}
+def _tell(approximation: Approximation) -> None:
+    print(f"energy kept: {approximation.energy:.4%} of all")
+    for name, share in approximation.least.items():
+        print(f"             {share:.4%} the least, {name}")
+    if approximation.left:
+        some = ", ".join(approximation.left[:3])
+        print(f"left out, since no LoRA can hold them: {len(approximation.left)} other parameters, as {some}")
 
 
-def _check_out(out: Path, force: bool) -> None:
+def _check_out(out: Path, force: bool, to: str) -> None:
+    from utils.lora.formats import FORMATS, format_named
+
     if out.is_dir() or (out.exists() and not force):
         found = "a folder" if out.is_dir() else "one that exists; --force replaces it"
         raise UserError(f"{out}: expected the name of a new file, found {found}")
+    layout = format_named(to)
+    others = {suffix for each in FORMATS.values() for suffix in each.suffixes} - set(layout.suffixes)
+    if out.suffix.lower() in others:  # readers elsewhere go by the suffix
+        expected = out.with_suffix(layout.suffixes[0]).name
+        raise UserError(
+            f"{out}: expected a {layout.suffixes[0]} for format {to}, as {expected}, found {out.suffix}"
+        )
 
 
 def _weighted(text: str) -> tuple[Path, float]:
@@ -193,29 +216,6 @@ def _weighted(text: str) -> tuple[Path, float]:
     if not math.isfinite(weight):
         raise UserError(f"{text}: expected a finite weight, found {number}")
     return lora_option(name if colon else text), weight
-
-
-def _counts(counter: Mapping[Any, int]) -> str:
-    """ "16", or "4 (3 times), 16 (19 times)" where they differ."""
-    if len(counter) == 1:
-        return str(next(iter(counter)))
-    return ", ".join(f"{value} ({count} times)" for value, count in counter.items())
-
-
-def _readable(text: str) -> str:
-    """A header's text; an object in JSON as a line for each key."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if not isinstance(value, dict):
-        return text
-    return "\n".join(f"{key}: {json.dumps(each, ensure_ascii=False)}" for key, each in value.items())
-
-
-def _print(label: str, text: str) -> None:
-    # a header may hold anything, a terminal's control characters too
-    print(f"{label:<12} {''.join(char if char.isprintable() else '?' for char in text)}".rstrip())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,7 +232,9 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = add("inspect", _inspect, "what is in a file")
     inspect.add_argument("file", type=lora_option, metavar="FILE")
-    convert = add("convert", _convert, "the same LoRA in another format, without loss")
+    convert = add(
+        "convert", _convert, "the same LoRA in another format; of another adapter, the nearest LoRA"
+    )
     convert.add_argument("input", type=lora_option, metavar="IN")
     merge = add("merge", _merge, "the weighted sum of LoRAs as one, exact without --rank")
     merge.add_argument("inputs", type=_weighted, nargs="+", metavar="FILE[:WEIGHT]")
@@ -243,13 +245,35 @@ def _parser() -> argparse.ArgumentParser:
         "base", type=path_option, metavar="BASE", help="diffusers folder, pipeline or transformer"
     )
     extract.add_argument("tuned", type=path_option, metavar="TUNED", help="another, of the same model")
-    for sub in (convert, merge, resize, extract):
+    _add_options(inspect, convert, merge, resize, extract)
+    return parser
+
+
+def _add_options(inspect: argparse.ArgumentParser, *writing: argparse.ArgumentParser) -> None:
+    """The options; `writing` are convert, merge, resize and extract."""
+    convert, merge, resize, extract = writing
+    for sub in writing:
         sub.add_argument("out", type=path_option, metavar="OUT")
         sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
+        sub.add_argument(
+            "--dtype", choices=_DTYPES, default="", help="of the matrices in OUT; else their own"
+        )
+    for sub in (inspect, convert, merge, resize):
+        sub.add_argument(
+            "--skip-text-encoder",
+            action="store_true",
+            help="leave out what is of a text encoder, not refuse it",
+        )
     convert.add_argument("--to", required=True, metavar="FORMAT", help="diffusers, kohya or reference")
-    for sub in (resize, extract, merge):
-        sub.add_argument("--rank", type=whole(), required=sub is not merge, metavar="N", help="greatest rank")
-    return parser
+    convert.add_argument(
+        "--fold-alpha", action="store_true", help="alpha / rank into the matrices, and no alpha in the file"
+    )
+    convert.add_argument(
+        "--base", type=path_option, metavar="FOLDER", help="the base that a DoRA changes, diffusers folder"
+    )
+    for sub in (resize, extract, merge, convert):
+        needed = sub in (resize, extract)
+        sub.add_argument("--rank", type=whole(), required=needed, metavar="N", help="greatest rank")
 
 
 if __name__ == "__main__":

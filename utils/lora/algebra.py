@@ -75,7 +75,7 @@ def resize(loras: Mapping[str, LinearLora], rank: int) -> Approximation:
             lora if keep == lora.rank else _balanced(left @ u[:, :keep], s[:keep], vt[:keep] @ right, lora)
         )
         energies[name] = (s[:keep].square().sum().item(), s.square().sum().item())
-    return Approximation(resized, *_shares(energies))
+    return Approximation(resized, *energy_shares(energies))
 
 
 def extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], rank: int) -> Approximation:
@@ -103,11 +103,40 @@ def extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], rank: int
             left.append(name)
             continue
         linear = name.removesuffix(".weight")
-        loras[linear], energies[linear] = _extracted(new.double() - old.double(), rank)
+        loras[linear], energies[linear] = nearest_lora(new.double() - old.double(), rank)
     if faults:
         raise Misfit(faults)
     order = sorted(loras)
-    return Approximation({name: loras[name] for name in order}, *_shares(energies), tuple(sorted(left)))
+    return Approximation({name: loras[name] for name in order}, *energy_shares(energies), tuple(sorted(left)))
+
+
+def nearest_lora(change: Tensor, rank: int) -> tuple[LinearLora, tuple[float, float]]:
+    """The LoRA of a rank no greater than `rank` nearest to a change (out, in), and its energy: kept, all.
+
+    The change is float64, and not all 0.
+
+    By the eigenvectors of the smaller of the change's two products with itself: a fraction of the time of an
+    SVD at FLUX's size.
+    """
+    wide = change.shape[0] <= change.shape[1]
+    rows = change if wide else change.T
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    s = values.clamp_min(0).sqrt().flip(0)[:rank]
+    s = s[s > _NEGLIGIBLE * s[0]]
+    u = vectors.flip(1)[:, : len(s)]
+    vt = u.T @ rows / s[:, None]
+    root = s.sqrt()
+    inner, outer = (root[:, None] * vt).float(), (u * root).float()
+    lora = LinearLora(*((inner, outer) if wide else (outer.T, inner.T)), float(len(s)))
+    return lora, (s.square().sum().item(), change.square().sum().item())
+
+
+def energy_shares(energies: Mapping[str, tuple[float, float]]) -> tuple[float, dict[str, float]]:
+    """Energy kept of all, over all linears and of the linear that keeps the least."""
+    each = {name: kept / total if total else 1.0 for name, (kept, total) in energies.items()}
+    least = dict([min(each.items(), key=lambda item: item[1])]) if each else {}
+    total = sum(total for _, total in energies.values())
+    return sum(kept for kept, _ in energies.values()) / total if total else 1.0, least
 
 
 def change_norm(lora: LinearLora) -> float:
@@ -190,30 +219,3 @@ def _balanced(u: Tensor, s: Tensor, vt: Tensor, like: LinearLora) -> LinearLora:
     dtype = torch.promote_types(like.weight_a.dtype, torch.float32)
     root = s.sqrt()
     return LinearLora((root[:, None] * vt).to(dtype), (u * root).to(dtype), float(len(s)))
-
-
-def _extracted(change: Tensor, rank: int) -> tuple[LinearLora, tuple[float, float]]:
-    """The LoRA nearest to a change (out, in), float64, and its energy: kept, all.
-
-    By the eigenvectors of the smaller of the change's two products with itself: a fraction of the time of an
-    SVD at FLUX's size.
-    """
-    wide = change.shape[0] <= change.shape[1]
-    rows = change if wide else change.T
-    values, vectors = torch.linalg.eigh(rows @ rows.T)
-    s = values.clamp_min(0).sqrt().flip(0)[:rank]
-    s = s[s > _NEGLIGIBLE * s[0]]
-    u = vectors.flip(1)[:, : len(s)]
-    vt = u.T @ rows / s[:, None]
-    root = s.sqrt()
-    inner, outer = (root[:, None] * vt).float(), (u * root).float()
-    lora = LinearLora(*((inner, outer) if wide else (outer.T, inner.T)), float(len(s)))
-    return lora, (s.square().sum().item(), change.square().sum().item())
-
-
-def _shares(energies: Mapping[str, tuple[float, float]]) -> tuple[float, dict[str, float]]:
-    """Energy kept of all, over all linears and of the linear that keeps the least."""
-    each = {name: kept / total if total else 1.0 for name, (kept, total) in energies.items()}
-    least = dict([min(each.items(), key=lambda item: item[1])]) if each else {}
-    total = sum(total for _, total in energies.values())
-    return sum(kept for kept, _ in energies.values()) / total if total else 1.0, least

@@ -1,4 +1,4 @@
-"""LoRA files: written in any of the formats of utils/lora/formats.py, read whatever their format and name.
+"""LoRA files: written in any of the formats of utils/lora/formats.py, read whoever wrote them.
 
 All mean W + scale * alpha / rank * B A. A file is recognised by its keys and runs no code; one that does not
 fit in every key and shape is an error that lists the faults: nothing is ever loaded in part.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from utils.lora.linear import LinearLora
+    from utils.lora.reading import Contents
 
 
 @dataclass(frozen=True)
@@ -32,34 +33,74 @@ class LoraFile:
     Attributes:
         loras: LoRA of each linear, by the linear's dotted name in diffusers, without "transformer.".
         metadata: of the header, less what only says how to read the tensors; {} for a .pt.
-        format: a key of FORMATS in utils/lora/formats.py.
+        format: a key of FORMATS in utils/lora/formats.py; or for others' files, whose names it has.
+        left: keys of text encoders, left out on request.
     """
 
     loras: dict[str, LinearLora]
     metadata: dict[str, str]
     format: str
+    left: tuple[str, ...] = ()
 
 
-def read_lora(path: Path) -> LoraFile:
-    """Read a LoRA file in any format.
+def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
+    """Read a LoRA file, whoever wrote it and whatever it is called.
 
     Raises:
-        UserError: if the file is missing, unreadable or no LoRA for FLUX in every key, naming those at fault.
+        UserError: if the file is missing, unreadable or no plain LoRA for FLUX in every key, naming those at
+            fault; for a text encoder's unless `skip_text_encoder`.
     """
-    from utils.lora.formats import FORMATS, recognise
     from utils.lora.linear import Misfit
+    from utils.lora.reading import plain_loras
 
-    tensors, metadata = read_tensors(path)
+    contents, metadata = read_contents(path, skip_text_encoder)
+    if strange := contents.strange():
+        kinds = ", ".join(f"{kind} ({count} of {len(contents.adapters)})" for kind, count in strange.items())
+        raise UserError(
+            f"{path}: expected a plain LoRA, found {kinds}; python -m utils.lora convert IN OUT "
+            "--to diffusers --rank N makes the nearest one of a DoRA, LoHa, LoKr or full difference"
+        )
     try:
-        name = recognise(tensors)
-        loras = FORMATS[name].decode(tensors, metadata)
+        loras = plain_loras(contents, metadata)
     except Misfit as misfit:
         raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}") from None
-    own = {key for layout in FORMATS.values() for key in layout.header}
-    return LoraFile(loras, {key: text for key, text in metadata.items() if key not in own}, name)
+    return LoraFile(loras, own_metadata(metadata), contents.format, contents.left)
 
 
-def write_lora(path: Path, loras: Mapping[str, LinearLora], format: str, metadata: Mapping[str, str]) -> None:
+def read_contents(path: Path, skip_text_encoder: bool = False) -> tuple[Contents, dict[str, str]]:
+    """The tensors of a file of any adapter by module, and all of its header; raises as `read_lora`."""
+    from utils.lora.linear import Misfit
+    from utils.lora.names import PEFT_PREFIX
+    from utils.lora.peft_config import HEADER, config_beside
+    from utils.lora.reading import sort_tensors
+
+    tensors, metadata = read_tensors(path)
+    if HEADER not in metadata and any(key.startswith(PEFT_PREFIX) for key in tensors):
+        metadata |= config_beside(path)
+    try:
+        return sort_tensors(tensors, skip_text_encoder), metadata
+    except Misfit as misfit:
+        hint = ""
+        if "of a text encoder" in str(misfit):
+            hint = "; python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
+        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{hint}") from None
+
+
+def own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """A header less what says how to read these very tensors, or is a hash of them."""
+    from utils.lora.formats import OWN_HEADER
+    from utils.lora.tensor_files import HASHES
+
+    return {key: text for key, text in metadata.items() if key not in (*OWN_HEADER, *HASHES)}
+
+
+def write_lora(
+    path: Path,
+    loras: Mapping[str, LinearLora],
+    format: str,
+    metadata: Mapping[str, str],
+    dtype: str = "",
+) -> None:
     """Write a LoRA file, whole or not at all.
 
     Args:
@@ -67,19 +108,22 @@ def write_lora(path: Path, loras: Mapping[str, LinearLora], format: str, metadat
         loras: by the linear's dotted name in diffusers.
         format: a key of FORMATS in utils/lora/formats.py.
         metadata: free text for the header; {} for a .pt, which has none.
+        dtype: of A and B in the file, a key of linear.DTYPES; "" for their own.
 
     Raises:
-        UserError: for an unknown format, linears that it has no place for, or a disk that does not take it.
+        UserError: for an unknown format, linears that it has no place for, a dtype that does not hold their
+            values, or a disk that does not take it.
         ValueError: for metadata that the file cannot hold.
     """
     from utils.lora.formats import format_named
-    from utils.lora.linear import Misfit
+    from utils.lora.linear import Misfit, cast
 
     layout = format_named(format)
     if metadata and not layout.safetensors:
         raise ValueError(f"{path}: format {format} has no header for metadata")
     try:
         tensors, header = layout.encode(loras)
+        tensors = cast(tensors, dtype) if dtype else tensors
     except Misfit as misfit:
         raise UserError(f"{path}: expected linears that format {format} can hold, found: {misfit}") from None
     data = safetensors_bytes(tensors, {**metadata, **header}) if layout.safetensors else torch_bytes(tensors)
@@ -87,7 +131,10 @@ def write_lora(path: Path, loras: Mapping[str, LinearLora], format: str, metadat
 
 
 def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write an adapter in diffusers format, whole or not at all.
+    """Write an adapter in diffusers format, alpha folded into B, whole or not at all.
+
+    Without alpha there is none that a reader could pass over: the change at scale 1 is B A. A power of two
+    as alpha / rank, such as 1 / 16, is folded in without rounding.
 
     Args:
         transformer: holds the adapter.
@@ -99,7 +146,9 @@ def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mappin
         UserError: if the disk does not take it.
         ValueError: if there is no such adapter.
     """
-    write_lora(path, adapter_loras(transformer, adapter), "diffusers", metadata)
+    from utils.lora.folding import fold_alpha
+
+    write_lora(path, fold_alpha(adapter_loras(transformer, adapter)), "diffusers", metadata)
 
 
 def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:

@@ -1,33 +1,36 @@
-"""The layouts of LoRA files: how each names and packs the LoRA of every linear. No model is needed for any.
+"""The layouts that LoRA files are written in: how each names and packs the LoRA of every linear.
 
     diffusers   transformer.LINEAR.lora_A.weight (rank, in), .lora_B.weight (out, rank), .alpha
-                Loads in stock FluxPipeline.load_lora_weights and in ComfyUI, alpha included.
+                Loads in stock FluxPipeline.load_lora_weights and in ComfyUI, alpha included. Where alpha is
+                the rank, and the rank is one for all, alpha says nothing and is left out: ai-toolkit passes
+                it over, and InvokeAI takes no file that has it.
     kohya       lora_unet_MODULE.lora_down.weight (rank, in), .lora_up.weight (out, rank), .alpha, with the
                 modules of FLUX's original code, q, k and v fused: sd-scripts' own; utils/lora/kohya.py.
     reference   lora_unet_LINEAR.lora_down.weight, .lora_up.weight, .alpha, with the dots of LINEAR as
                 underscores, a torch state dict (.pt): what the authors' implementation writes and reads.
+                It takes alpha from its own settings, 1, whatever the file says, so 1 is what the file has.
 
-LINEAR is a linear's dotted name in diffusers. Which layout a file has, its keys tell.
+LINEAR is a linear's dotted name in diffusers. No model is needed for any. Many more layouts are read:
+utils/lora/reading.py.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from utils.errors import UserError, nearest
-from utils.lora import kohya
-from utils.lora.linear import MAX_ALPHA, Endings, LinearLora, Misfit
-from utils.models.families import FAMILIES
+from utils.lora import kohya, peft_config
+from utils.lora.folding import unmistakable, with_alpha
+from utils.lora.linear import Endings, LinearLora, Misfit
+from utils.lora.names import DIFFUSERS_PREFIX, UNET_PREFIX, attention_linears, original_module, underscored
 
-_DIFFUSERS_PREFIX = "transformer."
-_DIFFUSERS_CONFIG = "lora_adapter_metadata"
+REFERENCE_ALPHA = 1.0
+"""What the authors' scripts build their network with; loading a file does not change it."""
+
 _DIFFUSERS = Endings(".lora_A.weight", ".lora_B.weight")
-_REFERENCE_PREFIX = "lora_unet_"
 _REFERENCE = Endings(".lora_down.weight", ".lora_up.weight")
 
 Encoded = tuple[dict[str, Tensor], dict[str, str]]
@@ -39,18 +42,23 @@ class Format:
     """One layout.
 
     Attributes:
-        safetensors: the file is a .safetensors, whose header takes metadata; else a torch .pt.
-        claims: whether a key looks like this layout's.
+        suffixes: of its files' names; the first is a .safetensors, whose header takes metadata, or a .pt.
         encode: {linear: LoRA} -> Encoded; raises Misfit naming the linears it has no place for.
-        decode: tensors by file key, the header's metadata -> {linear: LoRA}; raises Misfit for every fault.
-        header: keys of the metadata that are this layout's own, not the user's.
+        warn: {linear: LoRA} -> what its readers will refuse or leave out, a line each.
     """
 
-    safetensors: bool
-    claims: Callable[[str], bool]
+    suffixes: tuple[str, ...]
     encode: Callable[[Mapping[str, LinearLora]], Encoded]
-    decode: Callable[[Mapping[str, Tensor], Mapping[str, str]], dict[str, LinearLora]]
-    header: tuple[str, ...] = ()
+    warn: Callable[[Mapping[str, LinearLora]], list[str]] = lambda loras: []
+
+    @property
+    def safetensors(self) -> bool:
+        """Whether it is one, with a header."""
+        return self.suffixes[0] == ".safetensors"
+
+
+OWN_HEADER = (peft_config.HEADER, kohya.HEADER)
+"""Keys of metadata that only say how to read the tensors."""
 
 
 def format_named(name: str) -> Format:
@@ -61,104 +69,60 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def recognise(keys: Iterable[str]) -> str:
-    """Name of the format that most of a file's keys look like.
-
-    Raises:
-        Misfit: if none looks like any.
-    """
-    keys = list(keys)
-    claimed = {name: sum(map(layout.claims, keys)) for name, layout in FORMATS.items()}
-    best = max(claimed, key=lambda name: claimed[name])
-    if not claimed[best]:
-        raise Misfit([f"{key} matches no linear of a base" for key in keys] or ["no tensors"])
-    return best
-
-
 def _encode_diffusers(loras: Mapping[str, LinearLora]) -> Encoded:
+    loras = unmistakable(loras)
+    ranks = {lora.rank for lora in loras.values()}
+    needed = len(ranks) > 1 or any(lora.alpha != lora.rank for lora in loras.values())
     tensors: dict[str, Tensor] = {}
     for name, lora in loras.items():
-        tensors |= _DIFFUSERS.tensors(_DIFFUSERS_PREFIX + name, lora)
+        tensors |= _DIFFUSERS.tensors(DIFFUSERS_PREFIX + name, lora, needed)
     return tensors, {}
 
 
-def _decode_diffusers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, LinearLora]:
-    def name_of(stem: str) -> str | None:
-        return stem.removeprefix(_DIFFUSERS_PREFIX) if stem.startswith(_DIFFUSERS_PREFIX) else None
-
-    return _DIFFUSERS.gather(tensors, name_of, _header_alpha(metadata))
-
-
-def _header_alpha(metadata: Mapping[str, str]) -> float | None:
-    """lora_alpha from the LoraConfig that newer diffusers writes into the header, if it is there."""
-    if _DIFFUSERS_CONFIG not in metadata:
-        return None
-    try:
-        config = json.loads(metadata[_DIFFUSERS_CONFIG])
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise Misfit([f"{_DIFFUSERS_CONFIG} in its header is no JSON object"])
-    settings = {key.removeprefix(_DIFFUSERS_PREFIX): value for key, value in config.items()}
-    special = [key for key in ("alpha_pattern", "use_dora", "use_rslora", "lora_bias") if settings.get(key)]
-    if special:
-        raise Misfit([f"{', '.join(special)} in its header where a plain LoRA with one alpha fits"])
-    alpha = settings.get("lora_alpha")
-    if alpha is not None and not (isinstance(alpha, int | float) and abs(alpha) <= MAX_ALPHA):  # or NaN
-        raise Misfit([f"lora_alpha {alpha!r} in its header where a number fits"])
-    return alpha
+def _warn_kohya(loras: Mapping[str, LinearLora]) -> list[str]:
+    """Stock diffusers drops what lies outside of blocks, or its alpha; sd-scripts the last layer."""
+    modules = {name: found[0] for name in loras if (found := original_module(name))}
+    outside = [name for name, module in modules.items() if "blocks" not in module]
+    last = [name for name, module in modules.items() if module.startswith("final_layer")]
+    readers = {"diffusers": outside, "sd-scripts": last}
+    return [
+        f"{reader} leaves out, in this format, {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for reader, names in readers.items()
+        if names
+    ]
 
 
 def _encode_reference(loras: Mapping[str, LinearLora]) -> Encoded:
     tensors: dict[str, Tensor] = {}
-    strange = [name for name in loras if _dotted(name.replace(".", "_")) != name]
-    if strange:
+    names = {name: underscored(name) for name in loras}
+    if strange := [name for name, flat in names.items() if flat is None]:
         raise Misfit([f"{name} has no place in the reference format" for name in strange])
     for name, lora in loras.items():
-        tensors |= _REFERENCE.tensors(_REFERENCE_PREFIX + name.replace(".", "_"), lora)
+        tensors |= _REFERENCE.tensors(f"{UNET_PREFIX}{names[name]}", with_alpha(lora, REFERENCE_ALPHA))
     return tensors, {}
 
 
-def _decode_reference(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, LinearLora]:
-    def name_of(stem: str) -> str | None:
-        found = stem.startswith(_REFERENCE_PREFIX)
-        return _dotted(stem.removeprefix(_REFERENCE_PREFIX)) if found else None
-
-    return _REFERENCE.gather(tensors, name_of)
-
-
-def _dotted(underscored: str) -> str | None:
-    """transformer_blocks_0_ff_net_2 -> transformer_blocks.0.ff.net.2; None for what is no family's linear."""
-    for family in FAMILIES.values():
-        for kind, linears in family.lora.linears.items():
-            names = {name.replace(".", "_"): name for name in linears}
-            match = re.fullmatch(rf"{kind}_(\d+)_(\w+)", underscored) if kind else None
-            if match and match[2] in names:
-                return f"{kind}.{match[1]}.{names[match[2]]}"
-            if not kind and underscored in names:
-                return names[underscored]
-    return None
+def _warn_reference(loras: Mapping[str, LinearLora]) -> list[str]:
+    """The authors' code loads strictly: every linear inside attention, of one rank, and no other."""
+    wanted = attention_linears(list(loras))
+    faults = []
+    if missing := sorted(wanted - loras.keys()):
+        faults.append(f"{len(missing)} linears inside attention are missing, as {missing[0]}")
+    if others := sorted(loras.keys() - wanted):
+        faults.append(f"{len(others)} linears lie outside of attention, as {others[0]}")
+    ranks = sorted({lora.rank for lora in loras.values()})
+    if len(ranks) > 1:
+        faults.append(f"ranks are {', '.join(map(str, ranks))}, not one")
+    said = (
+        [f"the authors' code will refuse it, since it loads strictly: {'; '.join(faults)}"] if faults else []
+    )
+    return said or [
+        f"the authors' code takes it with rank {ranks[0]} and alpha {REFERENCE_ALPHA:g} in its settings"
+    ]
 
 
 FORMATS: dict[str, Format] = {
-    "diffusers": Format(
-        safetensors=True,
-        claims=lambda key: key.startswith(_DIFFUSERS_PREFIX),
-        encode=_encode_diffusers,
-        decode=_decode_diffusers,
-        header=(_DIFFUSERS_CONFIG,),
-    ),
-    "kohya": Format(
-        safetensors=True,
-        claims=kohya.claims,
-        encode=kohya.encode,
-        decode=kohya.decode,
-        header=(kohya.HEADER,),
-    ),
-    "reference": Format(
-        safetensors=False,
-        claims=lambda key: key.startswith(_REFERENCE_PREFIX) and not kohya.claims(key),
-        encode=_encode_reference,
-        decode=_decode_reference,
-    ),
+    "diffusers": Format((".safetensors",), _encode_diffusers),
+    "kohya": Format((".safetensors",), kohya.encode, _warn_kohya),
+    "reference": Format((".pt", ".pth", ".ckpt", ".bin"), _encode_reference, _warn_reference),
 }

@@ -133,6 +133,11 @@ def split(
     ]
 
 
+def swap_halves(rows: Tensor) -> Tensor:
+    """The second half of the rows first, as some linears stand in another model's code."""
+    return torch.cat(rows.chunk(2)[::-1])
+
+
 def _owners(touched: Tensor) -> Tensor | None:
     """Part that each column of B belongs to, (rank,); None if some belong to several, or all are zero.
 

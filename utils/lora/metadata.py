@@ -1,7 +1,8 @@
 """What a trained LoRA's file says of itself: base, method, what it learned from, settings, versions.
 
 The header of a .safetensors holds texts only; what is not one is JSON. Beside the project's own keys stand
-those of sd-scripts (ss_*), as far as they have a counterpart, so that its users' tools can read the file.
+those of sd-scripts (ss_*) and modelspec.*, as far as they have a counterpart, so that others' tools can read
+the file. rank and alpha are those of the training; ss_network_* are of the file, which has alpha folded in.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import nn
 
 from utils.config.runs import Run
 from utils.errors import UserError
+from utils.lora.header import BASE_HASH, BASE_MODEL, architecture_of, modelspec, now
 from utils.models.families import Family, family_of
 from utils.models.identity import base_hash
 from utils.records import project_version, software
 
-BASE_MODEL, BASE_HASH = "base_model", "base_hash"
 BASE_FAMILY = "base_model_version"  # sd-scripts' word, and its "flux1"
 
 
@@ -57,11 +57,15 @@ def training_metadata(
         "config": asdict(config),
         "pairedit_version": project_version(),
         "software": software(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": now(),
     }
-    theirs = _sd_scripts(run, family_of(transformer), len(learned_from), step)
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in own.items()} | {
-        f"ss_{key}": str(value) for key, value in theirs.items()
+    family = family_of(transformer)
+    guidance = bool(getattr(transformer.config, "guidance_embeds", False))
+    theirs = _sd_scripts(run, family, len(learned_from), step)
+    return {
+        **{key: value if isinstance(value, str) else json.dumps(value) for key, value in own.items()},
+        **{f"ss_{key}": str(value) for key, value in theirs.items()},
+        **modelspec(run.name, architecture_of(family, guidance), config.resolution),
     }
 
 
@@ -81,7 +85,7 @@ def _sd_scripts(run: Run, family: Family, images: int, step: int) -> dict[str, A
     return {
         **({"network_module": family.lora.network_module} if family.lora.network_module else {}),
         "network_dim": config.rank,
-        "network_alpha": config.alpha,
+        "network_alpha": config.rank,
         BASE_FAMILY: family.name,
         "sd_model_name": config.pretrained_model_name_or_path,
         "output_name": run.name,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
+"""Metadata keys of hashes over the tensors, made anew for every file."""
 
 _MOST_TENSORS = 20_000  # FLUX has about 500 linears, three tensors each
 _SHARING = 4  # a .pt stores once what several tensors share: q, k, v and the MLP may have one A
@@ -48,10 +52,26 @@ def is_safetensors(path: Path) -> bool:
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A .safetensors; the tensors share no memory."""
+    """A .safetensors, with the hashes of its tensors in the header; the tensors share no memory."""
     from safetensors.torch import save
 
-    return save(dict(tensors), metadata={"format": "pt", **metadata})
+    return save(dict(tensors), metadata={"format": "pt", **metadata, **_hashes(tensors, metadata)})
+
+
+def _hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """HASHES, by which galleries know a file whatever else its header says.
+
+    As sd-scripts computes them: over the file that has nothing but the ss_ keys in its header, all of it
+    behind the header, and (as long ago) 64 KiB from the first MiB on.
+    """
+    from safetensors.torch import save
+
+    trained = {key: text for key, text in metadata.items() if key.startswith("ss_")}
+    data = save(dict(tensors), metadata=trained)
+    whole = sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    legacy = sha256(data[0x100000:0x110000]).hexdigest()[:8]
+    spec = {"modelspec.hash_sha256": f"0x{whole}"} if "modelspec.sai_model_spec" in metadata else {}
+    return {"sshs_model_hash": whole, "sshs_legacy_hash": legacy, **spec}
 
 
 def torch_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -78,7 +98,8 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from torch import Tensor
 
     _check_zip(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file:  # given a path, torch would go by its suffix
+        content = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path}: expected a state dict of tensors, found {type(content).__name__}")
     tensors = {str(key): value for key, value in content.items()}

@@ -23,17 +23,22 @@ class LoraNames:
         original: kind of block in the original code -> (its name in diffusers, {module: linears that are one
             there, in the order of their rows}).
         original_outside: module outside of blocks in the original code -> linear.
-        original_untrained: beginnings of modules in the original code that have no LoRA.
+        original_aliases: kind of block in the original code -> {other name of its modules: linears}.
+        swapped: linears whose two halves of outputs stand the other way round in the original code.
         wider: linears of fused modules whose outputs are a multiple of the others'.
         network_module: sd-scripts' own for this family, as LoRA headers say it; "" where it has none.
+        architectures: as LoRA headers' modelspec.architecture says it, of a base with distilled guidance and
+            of one without; () where there is no word for it.
     """
 
     linears: Mapping[str, tuple[str, ...]]
     original: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
     original_outside: Mapping[str, str] = field(default_factory=dict)
-    original_untrained: tuple[str, ...] = ()
+    original_aliases: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    swapped: tuple[str, ...] = ()
     wider: Mapping[str, int] = field(default_factory=dict)
     network_module: str = ""
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,10 +213,11 @@ _FLUX1 = Family(
                 },
             ),
         },
-        original_untrained=("final_layer",),
         original_outside={
             "img_in": "x_embedder",
             "txt_in": "context_embedder",
+            "final_layer_linear": "proj_out",
+            "final_layer_adaLN_modulation_1": "norm_out.linear",
             **{
                 f"{module}_{layer}": f"time_text_embed.{embedder}_embedder.linear_{number}"
                 for module, embedder in (
@@ -222,8 +228,24 @@ _FLUX1 = Family(
                 for number, layer in ((1, "in_layer"), (2, "out_layer"))
             },
         },
+        original_aliases={
+            # processor: XLabs' LoRAs, which sit in its attention processors
+            "double_blocks": {
+                "processor_qkv_lora1": _IMAGE_STREAM[:3],
+                "processor_qkv_lora2": _TEXT_STREAM[:3],
+                "processor_proj_lora1": _IMAGE_STREAM[3:],
+                "processor_proj_lora2": _TEXT_STREAM[3:],
+            },
+            "single_blocks": {
+                "processor_qkv_lora": _IMAGE_STREAM[:3],
+                "processor_proj_lora": ("proj_out",),
+                "linear1_qkv": _IMAGE_STREAM[:3],  # ComfyUI's, without the MLP
+            },
+        },
+        swapped=("norm_out.linear",),  # shift and scale there, scale and shift in diffusers
         wider={"proj_mlp": 4},  # the MLP's hidden size
         network_module="networks.lora_flux",
+        architectures=("flux-1-dev", "flux-1-schnell"),
     ),
     presets={"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12},
     tags=("flux",),

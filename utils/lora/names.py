@@ -1,0 +1,147 @@
+"""Where in a model a LoRA file's keys belong, by whichever of the names in use they have.
+
+A key is a stem, which names a module, and an ending, which says what part of its LoRA the tensor is
+(utils/lora/parts.py). Stems differ in three things, and all of their combinations are read:
+
+    prefix      transformer., diffusion_model., base_model.model., lora_unet_, lora_transformer_, lycoris_
+                and others, or none
+    modules     diffusers' linears, or those of FLUX's original code, where q, k and v are one; XLabs' too
+    separator   dots, or underscores in their place
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from utils.models.families import FAMILIES, LoraNames
+
+DIFFUSERS_PREFIX = "transformer."
+PEFT_PREFIX = "base_model.model."
+UNET_PREFIX = "lora_unet_"
+_PREFIXES = (
+    DIFFUSERS_PREFIX,
+    PEFT_PREFIX,
+    UNET_PREFIX,
+    *("diffusion_model.", "model.diffusion_model.", "lora_transformer_", "lycoris_"),
+)
+_TEXT_ENCODERS = ("lora_te", "text_encoder", "clip_l.", "t5xxl.", "bundle_emb.")
+
+
+@dataclass(frozen=True)
+class Module:
+    """What a stem names.
+
+    Attributes:
+        linears: dotted names in diffusers, in the order of their rows; several where they are one module.
+        shares: outputs of each, in units of the hidden size.
+        prefix: that the stem begins with, "" for none.
+        body: the stem without its prefix.
+        original: whether it is a module of the original code, not a linear of diffusers'.
+        swapped: whether the two halves of its outputs stand the other way round in diffusers.
+    """
+
+    linears: tuple[str, ...]
+    shares: tuple[int, ...]
+    prefix: str
+    body: str
+    original: bool = False
+    swapped: bool = False
+
+
+def module_at(stem: str) -> Module | None:
+    """The module that a stem names; None if there is none of that name in any family.
+
+    Behind "transformer." any dotted name is taken as it is: which linears there are, the model knows.
+    """
+    body = stem
+    while prefix := next((prefix for prefix in _PREFIXES if body.startswith(prefix)), ""):
+        body = body.removeprefix(prefix)
+    prefix = stem[: len(stem) - len(body)]
+    flat = body.replace(".", "_")
+    if linear := _linear(flat):
+        return Module((linear,), (1,), prefix, body)
+    for names in original_names():
+        if linears := _original(names, flat):
+            swapped = linears[0] in names.swapped
+            return Module(linears, shares(linears), prefix, body, True, swapped)
+    return Module((body,), (1,), prefix, body) if prefix.startswith(DIFFUSERS_PREFIX) and body else None
+
+
+def of_text_encoder(key: str) -> bool:
+    """Whether a key is of a text encoder's LoRA, or of what else goes with the text."""
+    return key.removeprefix(PEFT_PREFIX).startswith(_TEXT_ENCODERS)
+
+
+def underscored(linear: str) -> str | None:
+    """transformer_blocks.0.ff.net.2 -> transformer_blocks_0_ff_net_2; None if no way leads back."""
+    flat = linear.replace(".", "_")
+    return flat if _linear(flat) == linear else None
+
+
+def original_names() -> list[LoraNames]:
+    """The names of every family that has an original code of its own."""
+    return [family.lora for family in FAMILIES.values() if family.lora.original]
+
+
+def original_module(linear: str) -> tuple[str, tuple[str, ...], bool] | None:
+    """The original code's module that a linear lies in, underscored; all its linears; whether swapped."""
+    for names in original_names():
+        for module, outside in names.original_outside.items():
+            if outside == linear:
+                return module, (linear,), linear in names.swapped
+        for block, (kind, modules) in names.original.items():
+            match = re.fullmatch(rf"{re.escape(kind)}\.(\d+)\.(.+)", linear)
+            for module, parts in modules.items() if match else ():
+                if match and match[2] in parts:
+                    linears = tuple(f"{kind}.{match[1]}.{part}" for part in parts)
+                    return f"{block}_{match[1]}_{module}", linears, False
+    return None
+
+
+def shares(linears: Sequence[str]) -> tuple[int, ...]:
+    """Outputs of linears that are one module, in units of the hidden size; (1,) for one alone."""
+    wider = {name: times for names in original_names() for name, times in names.wider.items()}
+    return tuple(wider.get(name.rpartition(".")[2], 1) if len(linears) > 1 else 1 for name in linears)
+
+
+def attention_linears(present: Sequence[str]) -> set[str]:
+    """Every linear inside attention of the blocks up to the last ones that some linears lie in."""
+    wanted: set[str] = set()
+    for kind, linears in _blocks():
+        numbers = [int(match[1]) for name in present if (match := re.match(rf"{kind}\.(\d+)\.", name))]
+        attention = [linear for linear in linears if linear.startswith("attn.")]
+        for number in range(max(numbers) + 1) if numbers else ():
+            wanted |= {f"{kind}.{number}.{linear}" for linear in attention}
+    return wanted
+
+
+def _blocks() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every family's kinds of blocks, "" for what lies outside of them, and their linears."""
+    for family in FAMILIES.values():
+        yield from family.lora.linears.items()
+
+
+def _linear(flat: str) -> str | None:
+    """transformer_blocks_0_ff_net_2 -> transformer_blocks.0.ff.net.2; None for what is no family's linear."""
+    for kind, linears in _blocks():
+        names = {name.replace(".", "_"): name for name in linears}
+        match = re.fullmatch(rf"{kind}_(\d+)_(\w+)", flat) if kind else None
+        if match and match[2] in names:
+            return f"{kind}.{match[1]}.{names[match[2]]}"
+        if not kind and flat in names:
+            return names[flat]
+    return None
+
+
+def _original(names: LoraNames, flat: str) -> tuple[str, ...] | None:
+    """double_blocks_0_img_attn_qkv -> its linears in diffusers; None for what is no module."""
+    if flat in names.original_outside:
+        return (names.original_outside[flat],)
+    for block, (kind, modules) in names.original.items():
+        match = re.fullmatch(rf"{block}_(\d+)_(\w+)", flat)
+        linears = {**modules, **names.original_aliases.get(block, {})}.get(match[2]) if match else None
+        if match and linears:
+            return tuple(f"{kind}.{match[1]}.{linear}" for linear in linears)
+    return None
