@@ -24,6 +24,7 @@ from typing import Any
 
 from bench import lora_peer_code as code
 from bench import lora_peer_trainers as trainers
+from utils.arguments import path_option
 
 LIMIT = 1e-6
 """Of a linear's change of weight, relative to the greatest number in it; float32 rounds by 6e-8."""
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in PEERS:
         if name != "diffusers":
             parser.add_argument(f"--{name}", type=path_option, metavar="CHECKOUT")
-    parser.add_argument("--site", type=path_option, metavar="FOLDER", help="of packages that checkouts import")
+    parser.add_argument("--site", type=path_option, metavar="FOLDER", help="packages that checkouts import")
     args = parser.parse_args(argv)
     if args.site:
         sys.path.append(str(args.site))
