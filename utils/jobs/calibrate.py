@@ -17,6 +17,8 @@ from utils.machine import launched
 from utils.training.sources import ImagePairs, Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from utils.measure.instruments import Instruments, Probe
     from utils.measure.judges import Judge
     from utils.models.base import Base, PromptEmbeds
@@ -63,24 +65,18 @@ def calibrate(
     """
     import torch
 
-    from utils.generation.sweep import applied_lora, sweep_images
     from utils.measure.sliders import scale_at, usable_range
-    from utils.models.base import PromptEmbeds
 
-    config, skip = run.config, run.config.skips[0]
     limit = judge.limit if limit is None else limit
-    seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
-    of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in identities_prompts(run, identities)])
     scales, strengths, damages = [], [], []
-    with applied_lora(base.transformer, lora, other_base=config.other_base):
-        for step in ladder:
-            images = sweep_images(base, of_seeds, seeds, [skip], sorted({0.0, *step}), config)[skip]
-            for scale in step:
-                scales.append(scale)
-                strengths.append(judge.strength(images[0.0], images[scale]).cpu())
-                damages.append(judge.damage(images[0.0], images[scale]).mean().cpu())
-            if strengths[-1].mean() >= judge.reached or damages[-1] > limit:
-                break
+    for step in ladder:
+        images = drawn_at(run, lora, base, embeds, identities, sorted({0.0, *step}))
+        for scale in step:
+            scales.append(scale)
+            strengths.append(judge.strength(images[0.0], images[scale]).cpu())
+            damages.append(judge.damage(images[0.0], images[scale]).mean().cpu())
+        if strengths[-1].mean() >= judge.reached or damages[-1] > limit:
+            break
 
     # How far they get, and where they break.
     of_scales, strength = torch.tensor(scales), torch.stack(strengths, dim=1)
@@ -92,9 +88,28 @@ def calibrate(
         breaks=usable.breaks,
         judge=judge.kind,
         limit=limit,
-        skip=skip,
+        skip=run.config.skips[0],
         identities=identities,
     )
+
+
+def drawn_at(
+    run: Run,
+    lora: Path,
+    base: Base,
+    embeds: Mapping[str, PromptEmbeds],
+    identities: int,
+    scales: Sequence[float],
+) -> dict[float, Tensor]:
+    """The images (identities, 3, H, W) of a LoRA's slider at some scales; arguments as of `calibrate`."""
+    from utils.generation.sweep import applied_lora, sweep_images
+    from utils.models.base import PromptEmbeds
+
+    config, skip = run.config, run.config.skips[0]
+    seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
+    of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in identities_prompts(run, identities)])
+    with applied_lora(base.transformer, lora, other_base=config.other_base):
+        return sweep_images(base, of_seeds, seeds, [skip], scales, config)[skip]
 
 
 def instruments_of(
