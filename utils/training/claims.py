@@ -18,6 +18,7 @@ from utils.config.runs import Run
 from utils.config.schema import depends_on
 from utils.errors import UserError
 from utils.files import remove_unfinished, write_atomically
+from utils.training.checkpoints import state_fault
 
 LOCK = ".lock"
 
@@ -79,7 +80,8 @@ def difference(run: Run, inputs: str) -> str:
     for key in wanted:  # in the keys' order, for the same words every time
         if key in trains and there[key] != wanted[key]:
             return f"trained with {key} {there[key]}, now {wanted[key]}"
-    found = run.inputs_path.read_text(encoding="utf-8").strip() if run.inputs_path.is_file() else ""
+    path = run.inputs_path
+    found = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     return "" if found == inputs else "trained on other images or prompts"
 
 
@@ -96,6 +98,8 @@ def _in_the_way(run: Run, inputs: str) -> str:
         return changed
     if run.state_path.is_file() and not run.config.resume:
         return "a training was stopped there, which --resume would continue; this is a new one"
+    if run.state_path.is_file() and (fault := state_fault(run.state_path, run.config.train_iteration)):
+        return f"its state can't be gone on from ({fault})"
     return ""
 
 

@@ -112,7 +112,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             # The LoRA so far, and the state that --resume continues from.
             if save:
                 _check_finite(run, learner.parameters, global_step)
-                state = take_checkpoint(learner, global_step, log.seconds, log.means)
+                state = take_checkpoint(learner, global_step, log.seconds, log.means, log.digest)
                 on_main(_save, run, base, objective.saved, batches.learned_from, state)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume continues from there")
