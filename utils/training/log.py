@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -21,6 +20,7 @@ from torch import Tensor
 from utils.bars import Bar
 from utils.config.runs import Run
 from utils.files import append_line, free_name, write_atomically
+from utils.report.figures import save_image
 from utils.training.checkpoints import Checkpoint
 from utils.training.distributed import averaged, is_main, on_main
 
@@ -80,9 +80,7 @@ class TrainingLog:
 
     def picture(self, image: Image.Image, global_step: int) -> None:
         """Keep a picture of a step, in samples/ and the tracker."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        on_main(write_atomically, self.run.sample_path(global_step), buffer.getvalue())
+        on_main(save_image, image, self.run.sample_path(global_step))
         own = {"dataformats": "NHWC"} if self.run.config.report_to == "tensorboard" else {}
         for tracker in self.accelerator.trackers if is_main() else ():
             found: Any = tracker
