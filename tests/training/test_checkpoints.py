@@ -218,7 +218,7 @@ def test_a_state_without_a_hash_is_taken_if_it_fits(tmp_path, mini_flux_loaded, 
     ]
     for change in changes:
         torch.save({**vars(good), **change}, run.state_path)
-        with pytest.raises(UserError, match="expected .*state.*, found: "):
+        with pytest.raises(UserError, match=r"expected .*state.*, found: "):
             learn(run, mini_flux_loaded, pairs, objective_of(run))
     torch.save({key: value for key, value in vars(good).items() if key != "log"}, run.state_path)
     learn(run, mini_flux_loaded, pairs, objective_of(run))
