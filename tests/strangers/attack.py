@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
+
+import pytest
 
 from tests.strangers import case
 from utils.config.load import parse_overrides
@@ -22,14 +25,11 @@ DEV = BaseShape(width=3072, blocks=57, text_heads=64, channels=128, pixels=16)
 
 def refused(work: Callable[[], object], *says: str) -> None:
     """`work` ends in one line that says all of this."""
-    try:
+    with pytest.raises(UserError) as caught:
         work()
-    except UserError as error:
-        missing = [each for each in says if each not in str(error)]
-        assert not missing, f"{missing} in {error}"
-        assert len(str(error)) < 1000
-    else:
-        raise AssertionError(f"expected a fault, which says {says}")
+    message = str(caught.value)
+    assert [each for each in says if each not in message] == [], message
+    assert len(message) < 1000
 
 
 HOSTILE = {
@@ -85,8 +85,8 @@ def absurd_numbers(folder: Path) -> None:
         ({"num_inference_steps": 10**12}, True, "num_inference_steps"),
     ]
     for values, training, key in large:
-        config = Config(device="cpu", **values)
-        refused(lambda: check_amounts(config, SMALL, training), key, "--yes goes on all the same")
+        check = partial(check_amounts, Config(device="cpu", **values), SMALL, training)
+        refused(check, key, "--yes goes on all the same")
     check_amounts(Config(device="cuda", batch_size=4096), SMALL, True)  # a GPU says so itself
 
 
@@ -103,11 +103,8 @@ def meant_numbers(folder: Path) -> None:
 @case("a name too long for the file system is one line, by whatever command")
 def long_name(folder: Path) -> None:
     stderr = StringIO()
-    with redirect_stderr(stderr):
-        try:
-            run_cli(lambda: (folder / ("x" * 300)).mkdir())
-        except SystemExit as ended:
-            assert ended.code == 2
+    with redirect_stderr(stderr), pytest.raises(SystemExit, match="2"):
+        run_cli(lambda: (folder / ("x" * 300)).mkdir())
     assert stderr.getvalue().startswith("error: ")
     assert "File name too long" in stderr.getvalue()
 
@@ -117,11 +114,8 @@ def full_disk(folder: Path) -> None:
     if not Path("/dev/full").exists():
         return
     stderr = StringIO()
-    with redirect_stderr(stderr):
-        try:
-            run_cli(lambda: _write("/dev/full"))
-        except SystemExit as ended:
-            assert ended.code == 2
+    with redirect_stderr(stderr), pytest.raises(SystemExit, match="2"):
+        run_cli(lambda: _write("/dev/full"))
     assert stderr.getvalue() == "error: No space left on device\n"
 
 

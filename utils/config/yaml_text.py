@@ -45,8 +45,9 @@ class TextLoader(BoundedComposer, BaseLoader):
     """Mappings, lists, `Plain`, `str`, and None where nothing is written.
 
     Raises:
-        yaml.YAMLError: for what is no YAML, too large or too deep, for a key given twice, and for tags, anchors and aliases: of a
-            text such as "!wow", "&co" or "*star" they would leave nothing, or its second half.
+        yaml.YAMLError: for what is no YAML, too large or too deep, for a key given twice, and for tags,
+            anchors and aliases: of a text such as "!wow", "&co" or "*star" they would leave nothing, or its
+            second half.
     """
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:

@@ -135,7 +135,7 @@ def least_bytes(config: Config, shape: BaseShape, training: bool) -> dict[str, i
 
 
 def least_operations(config: Config, shape: BaseShape, training: bool) -> float:
-    """Multiplications and additions of a step at least: linears of 12 width^2 a block and token, attention."""
+    """Multiplications and additions of a step: linears of 12 width^2 a block and token, and attention."""
     tokens = (config.resolution // shape.pixels) ** 2 + config.max_sequence_length
     forwards, _ = _forwards(config, training)
     each = 2.0 * tokens * shape.blocks * (12 * shape.width**2 + 2 * tokens * shape.width)
