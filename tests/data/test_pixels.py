@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.train.fuzzing import bomb
+from tests.train.fuzzing.pictures import bomb
 from utils.data.pixels import read_rgb
 from utils.errors import UserError
 from utils.files import FORMATS, SUFFIXES, find_images
