@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError
+from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import choose_seeds
 from utils.jobs.prepare import Experiment, check_weights, list_runs, prepare
 from utils.machine import check_writable, resolve_device
@@ -114,6 +115,7 @@ def measure_images(
             _check_size(of_run, config.resolution)
     out = options.out or folder_of(experiment)
     check_writable(out)
+    remove_unfinished(out, own=False)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
     rows: list[Row] = []
     for subject in zip(experiment.runs, series, pairs, probes, strict=True):

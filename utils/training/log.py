@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +115,22 @@ class TrainingLog:
             by_name.setdefault(name, []).append(value)
         self._pending.clear()
         return {name: sum(losses) / len(losses) for name, losses in by_name.items()}
+
+
+@contextmanager
+def threads_faults_once() -> Iterator[None]:
+    """Inside, a full disk met by TensorBoard's thread prints no traceback: its next call here raises it."""
+    hook = threading.excepthook
+
+    def unless_raised_here(fault: threading.ExceptHookArgs) -> None:
+        if not issubclass(fault.exc_type, OSError):
+            hook(fault)
+
+    threading.excepthook = unless_raised_here
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def _cut_log(path: Path, step: int, digest: str) -> bytes:

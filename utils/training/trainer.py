@@ -36,7 +36,7 @@ from utils.training.distributed import (
     on_main,
     process_count,
 )
-from utils.training.log import HINT, TrainingLog
+from utils.training.log import HINT, TrainingLog, threads_faults_once
 from utils.training.methods import build_objective, method_of
 from utils.training.previews import sample_grid
 from utils.training.sources import Source
@@ -87,6 +87,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
         _fresh_adapters(base, objective.adapters, config, generator),
         kept_rng(),
         interruptible_together() as interrupted,
+        threads_faults_once(),
         TrainingLog(run, _accelerator(run, base), before) as log,
     ):
         learner = _learner(base, objective.adapters, config, generator)
