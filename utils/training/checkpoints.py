@@ -110,10 +110,16 @@ def _check(checkpoint: Checkpoint) -> None:
 
 
 def state_fault(path: Path, steps: int) -> str:
-    """Why no training of so many steps can go on from a state's file, in words; "" = it can."""
+    """Why no training of so many steps can go on from a state's file, in words; "" = it can.
+
+    Raises:
+        UserError: if it can't be read by the machine's fault.
+    """
     try:
         step = Checkpoint.load(path).step
     except UserError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):  # it may be good all the same
+            raise
         return str(error).removesuffix("; move it")
     return "" if step <= steps else f"{path}: expected a state of step 1 to {steps}, found step {step}"
 
@@ -185,6 +191,8 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
         learner.lr_scheduler.load_state_dict({**learner.lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
         learner.generator.set_state(checkpoint.generator)
         set_rng_state(checkpoint.rng)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # what is damaged can make torch raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"--resume: expected the state of this training, found: {reason}") from error
@@ -198,8 +206,7 @@ def _check_shapes(checkpoint: Checkpoint, learner: Learner) -> None:
     wanted = [tensor.shape for tensor in learner.parameters]
     weights = [tensor for name in learner.weights for tensor in checkpoint.weights[name]]
     moments = [checkpoint.optimizer["state"].get(index, {}) for index in range(len(wanted))]
-    found = [weight.shape for weight in weights]
-    if found != wanted or any(
+    if [weight.shape for weight in weights] != wanted or any(
         moment[name].shape != shape
         for moment, shape in zip(moments, wanted, strict=True)
         for name in ("exp_avg", "exp_avg_sq")
