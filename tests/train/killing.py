@@ -137,6 +137,10 @@ class Stream:
         return len(data)
 
 
+class EndedError(Exception):
+    """A training ended as none should: with a traceback, or by another signal than it was sent."""
+
+
 @dataclass(frozen=True)
 class Whole:
     """What a training that is left alone leaves."""
@@ -186,7 +190,8 @@ class Killer:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         expected = (0, 2 if full else 130, -signal.SIGKILL, -signal.SIGTERM)
-        assert code in expected, f"the training ended with {code}"
+        if code not in expected:
+            raise EndedError(f"the training ended with {code}")
         return code == 0
 
     def try_kill(self, draw: Random, moment: int, way: str) -> str:
@@ -230,7 +235,11 @@ def kill(seed: int, kills: int, every: bool) -> int:
             moments = [draw.randint(1, count) for _ in range(kills)]
         for number, moment in enumerate(moments):
             way = WAYS[number % len(WAYS)]
-            if wrong := killer.try_kill(draw, moment, way):
+            try:
+                wrong = killer.try_kill(draw, moment, way)
+            except EndedError as error:
+                wrong = str(error)
+            if wrong:
                 faults += 1
                 print(f"{number}, {way} at moment {moment}: {wrong}", flush=True)
         os.chdir(here)
