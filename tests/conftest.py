@@ -126,9 +126,15 @@ def _mini_text_parts() -> dict[str, object]:
 @pytest.fixture(scope="session")
 def mini_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a saved miniature FLUX (float32). Read only: shared by every test of the session."""
+    folder = tmp_path_factory.mktemp("mini_flux")
+    save_mini_flux(folder)
+    return folder
+
+
+def save_mini_flux(folder: Path) -> None:
+    """Save the miniature FLUX, the same weights every time."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-    folder = tmp_path_factory.mktemp("mini_flux")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = FluxPipeline(
@@ -146,7 +152,6 @@ def mini_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **_mini_text_parts(),
         )
     pipeline.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -185,6 +190,14 @@ Script = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def site(tmp_path: Path, mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as train/ is, now the current one: the study `mini`, its base, two datasets of two pairs."""
+    write_site(tmp_path, mini_flux)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(TRAIN))
+    return tmp_path
+
+
+def write_site(tmp_path: Path, mini_flux: Path) -> None:
+    """Write what `site` has."""
     (tmp_path / "config/base").mkdir(parents=True)
     (tmp_path / "config/base/mini.yaml").write_text(
         f"pretrained_model_name_or_path: {mini_flux}\nresolution: {MINI_RESOLUTION}\ndtype: float32\n"
@@ -200,9 +213,6 @@ def site(tmp_path: Path, mini_flux: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             folder.mkdir(parents=True)
             for stem in "01":
                 Image.new("RGB", (32, 32), (shade, 90 * number, 80 * int(stem))).save(folder / f"{stem}.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(TRAIN))
-    return tmp_path
 
 
 @pytest.fixture

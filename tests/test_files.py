@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from utils.errors import UserError
-from utils.files import remove_unfinished, write_atomically
+from utils.files import _spare, append_line, remove_unfinished, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -72,5 +74,43 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     write_atomically(tmp_path / "file", b"x")
     (tmp_path / ".file.123.tmp").write_bytes(b"half")
     (tmp_path / ".hidden").write_bytes(b"own")
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/.a.png.host.123.tmp").write_bytes(b"half")
+    remove_unfinished(tmp_path, own=False)  # of no process of this machine
+    assert len(list(tmp_path.rglob(".*.tmp"))) == 2
     remove_unfinished(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "file", "samples"]
+    assert not list((tmp_path / "samples").iterdir())
+
+
+def test_in_a_shared_folder_only_dead_processes_files_are_removed(tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for process in (ended.pid, os.getpid(), os.getppid(), 10**30):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        _spare(tmp_path / str(process)).write_bytes(b"half")
+        monkeypatch.undo()
+    remove_unfinished(tmp_path, own=False)
+    left = {path.name.split(".")[1] for path in tmp_path.iterdir()}
+    assert left == {str(os.getpid()), str(os.getppid())}
+
+
+def test_the_longest_name_there_can_be(tmp_path):
+    for name in ("x" * 255, "\u00e9" * 127):
+        write_atomically(tmp_path / name, b"x")
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match="File name too long"):
+        write_atomically(tmp_path / ("x" * 256), b"x")
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path, monkeypatch):
+    append_line(tmp_path / "log", "one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="log: expected room and rights to write a line, found: No space"):
+        append_line(tmp_path / "log", "two")
+    assert (tmp_path / "log").read_text() == "one\n"

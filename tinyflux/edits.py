@@ -14,12 +14,13 @@ from PIL import Image
 from utils.bars import Bar
 from utils.config.runs import Run
 from utils.data.pixels import to_images
+from utils.files import write_atomically
 from utils.flow.sampling import sweep_forwards
 from utils.generation.sweep import applied_lora, sweep_batches
 from utils.measure.judges import Judge
 from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
-from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot
+from utils.report.figures import Grid, Plot, Series, draw_grid, save_image, save_plot
 from utils.report.page import Section, Table, Text, write_report
 from utils.report.tables import markdown_table, write_json
 
@@ -111,13 +112,12 @@ def write_results(measured: Sequence[Measured], folder: Path, command: str) -> P
     header, rows = results_table(measured)
     identities = measured[0].report.identities
     table = markdown_table(header, rows)
-    (folder / "table.md").write_text(
-        f"{table}\n{identities} identities. {_explanation(measured)}\n\n    {command}\n", encoding="utf-8"
-    )
+    text = f"{table}\n{identities} identities. {_explanation(measured)}\n\n    {command}\n"
+    write_atomically(folder / "table.md", text.encode())
     _write_json(measured, folder / "table.json", command)
     plot = _plot(measured)
     save_plot(plot, folder / "readings.png")
-    draw_grid(_grid(measured, max(1, SHOWN // len(measured)))).save(folder / "grid.png")
+    save_image(draw_grid(_grid(measured, max(1, SHOWN // len(measured)))), folder / "grid.png")
     write_report(
         folder / "report.html",
         "Edits, measured",

@@ -17,11 +17,12 @@ from utils.config.runs import RealRun, expand_runs
 from utils.config.schema import Config
 from utils.data.photos import Photo
 from utils.data.pixels import to_images
+from utils.files import write_atomically
 from utils.generation.sweep import Sweep, applied_lora, edit_photo
 from utils.measure.metrics import Readings, leakage, psnr
 from utils.models.base import Base, PromptEmbeds
 from utils.records import read_record
-from utils.report.figures import Grid, draw_grid
+from utils.report.figures import Grid, draw_grid, save_image
 from utils.report.tables import markdown_table, write_json
 from utils.training.claims import claimed
 from utils.training.sources import Photograph
@@ -179,8 +180,8 @@ def write_results(measured: Sequence[Measured], portraits: int, folder: Path, co
     write_json(content, folder / "table.json")
     tables = f"{_table(rows)}\nAt the least mean error:\n\n{_table(at_best(rows))}"
     text = f"{tables}\n{portraits} portraits.\n\n    {command}\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    draw_grid(_grid(measured)).save(folder / "grid.png")
+    write_atomically(folder / "table.md", text.encode())
+    save_image(draw_grid(_grid(measured)), folder / "grid.png")
     return text
 
 

@@ -20,6 +20,7 @@ from utils.arguments import Parser
 from utils.config.listing import keys_help
 from utils.config.runs import Run
 from utils.errors import UserError, run_cli
+from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import checks_of, choose_prompts
 from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in (cell.run for cell in cells)
     }
     check_writable(Path(plan.out))
+    remove_unfinished(Path(plan.out), own=False)
     _check_sources(cells)
     told: list[str] = []
     todo = [cell for cell in cells if not done(cell, plan, told.append)]

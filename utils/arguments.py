@@ -26,12 +26,13 @@ class Parser(argparse.ArgumentParser):
         super().error(shown(message))
 
 
-def whole(least: int = 1) -> Callable[[str], int]:
-    """A whole number from `least` on."""
+def whole(least: int = 1, most: int = 100_000) -> Callable[[str], int]:
+    """A whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal()) or int(text) < least:
-            raise ArgumentTypeError(f"expected a whole number from {least} on, found {text!r}")
+        plain = text.isascii() and text.isdecimal() and len(text) <= 20
+        if not plain or not least <= int(text) <= most:
+            raise ArgumentTypeError(f"expected a whole number from {least} to {most}, found {text!r}")
         return int(text)
 
     return parse

@@ -44,9 +44,10 @@ def _ends(text: str) -> str:
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit the process.
 
-    The exit status is main's own (None = 0), 2 with "error: <message>" on stderr after a `UserError` or on
-    a full disk, 130 (128 + SIGINT, as shells have it) after Ctrl-C, and 141 (128 + SIGPIPE), without a word,
-    where whoever read the output has gone, as `head` does. Any other exception keeps its traceback.
+    The exit status is main's own (None = 0), 2 with "error: <message>" on stderr after a `UserError` or what
+    the system refused (a full disk, rights, a name too long), 130 (128 + SIGINT, as shells have it) after
+    Ctrl-C, and 141 (128 + SIGPIPE), without a word, where whoever read the output has gone, as `head` does.
+    Any other exception keeps its traceback.
     """
     try:
         status = _status_of(main)
@@ -63,7 +64,10 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):
             status = 2
             print(f"error: {full_disk(error)}", file=sys.stderr)
-        else:
+        elif error.errno is not None:
+            status = 2
+            print(f"error: {shown(_refused(error))}", file=sys.stderr)
+        else:  # a library's own, of no system call
             raise
     sys.exit(status)
 
@@ -111,6 +115,12 @@ def full_disk(error: OSError) -> str:
 
 def _room(folder: str) -> bool:
     return shutil.disk_usage(folder).free >= 2**20
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, in words."""
+    where = error.filename2 or error.filename
+    return ": ".join(str(part) for part in (where, error.strerror or error) if part)
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

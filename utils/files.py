@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import re
 import unicodedata
 from contextlib import suppress
@@ -58,17 +59,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         UserError: if there is no room or right to; what was there before is kept.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    spare = _spare(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with spare.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        spare.replace(path)
     except BaseException as error:
         with suppress(OSError):  # the first fault is the one to tell
-            temporary.unlink()
+            spare.unlink()
         if not isinstance(error, OSError):
             raise
         raise UserError(
@@ -77,6 +78,36 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
     if os.name == "posix":
         _sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, on the disk when this returns.
+
+    Raises:
+        UserError: if there is no room or right to; what part of the line was written is taken back.
+    """
+    length = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as stream:
+            stream.write(f"{line}\n".encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        with suppress(OSError):  # the first fault is the one to tell
+            os.truncate(path, length)
+        raise UserError(
+            f"{path}: expected room and rights to write a line, found: {error.strerror or error}"
+        ) from error
+
+
+_MACHINE = re.sub(r"\W+", "-", platform.node())[:40]
+
+
+def _spare(path: Path) -> Path:
+    """Where a file is written before it is put in place; no other process on any machine has the same."""
+    ending = f".{_MACHINE}.{os.getpid()}.tmp"
+    room = 255 - len(ending) - 1  # bytes of a name, on most file systems
+    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:room])}{ending}")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -93,10 +124,40 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process was about to write; nobody else may be writing there."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink()
+def remove_unfinished(folder: Path, own: bool = True) -> None:
+    """Remove what killed processes were about to write in a folder and those below it.
+
+    Args:
+        folder: need not be there.
+        own: whether the folder is this process's alone; if not, only what processes of this machine left that
+            are no more.
+    """
+    for path in folder.rglob(".*.tmp"):
+        if own or _abandoned(path):
+            path.unlink(missing_ok=True)
+
+
+def _abandoned(spare: Path) -> bool:
+    """Whether a spare file's process was on this machine and is no more."""
+    *_, machine, process, _ = spare.name.rsplit(".", 3)
+    if os.name != "posix" or machine != _MACHINE or not process.isdecimal() or int(process) == os.getpid():
+        return False  # on Windows, what asks whether a process lives ends it
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it is another user's
+        return False
+    return False
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or with a number behind its stem where that is taken."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}{number}{path.suffix}")
+    return free
 
 
 def move_aside(path: Path) -> Path:

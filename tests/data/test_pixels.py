@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.data.test_profiles import ADOBE_RGB, COLOR, pixel, profile
-from tests.train.fuzzing import bomb
+from tests.train.fuzzing.pictures import bomb
 from utils.data.pixels import read_rgb
 from utils.data.salvage import without_metadata
 from utils.errors import UserError

@@ -75,7 +75,7 @@ def test_presets_and_the_command_line_lie_over_the_yaml(folder: Path) -> None:
         ("methods=train_imag", "expected methods out of train_image, train_image_fm, slider_text, found"),
         ("noise_scales={1: [1]}", "expected methods out of"),
         ("method_settings={train_image: 3}", "method_settings: expected a mapping of mappings, found"),
-        ("seeds=0", "plan.yaml: seeds: expected 1 or more, found 0"),
+        ("seeds=0", "plan.yaml: seeds: expected 1 to 1000, found 0"),
         ("scales=1,2", "scales: expected scales with 0 and some above"),
         ("scales=-1,0", "scales: expected scales with 0 and some above"),
         ("strengths=auto", "strengths: expected a list of numbers, found 'auto'"),

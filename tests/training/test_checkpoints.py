@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
 import stat
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from utils.errors import UserError
 from utils.records import read_record
 from utils.training import trainer
 from utils.training.checkpoints import Checkpoint, interruptible, kept_rng, rng_state, set_rng_state
+from utils.training.log import _cut_log
 
 SETTINGS = {"train_iteration": 8, "save_per_steps": 3, "lr_scheduler": "cosine"}
 
@@ -180,7 +183,44 @@ def test_a_damaged_log_does_not_stop_it(tmp_path, mini_flux_loaded, pairs, monke
         kill_at(patch, 7)
         with pytest.raises(KilledError):
             learn(run, mini_flux_loaded, pairs, objective_of(run))
+    good = run.log_path.read_text()
+    damages = ('{"step": "3"}', "[]", "null", "[" * 10_000, '{"step": true}', good.splitlines()[0] + " ")
+    for number, damage in enumerate(damages, 1):
+        run.log_path.write_text(f"{damage}\n{good}")
+        _cut_log(run.log_path, 6, sha256(good.encode()).hexdigest())
+        assert len(list(run.folder.glob("losses_damaged*.jsonl"))) == number
     run.log_path.write_bytes(run.log_path.read_bytes()[:-4] + bytes(9) + b"\xff{")
+    learn(run, mini_flux_loaded, pairs, objective_of(run))
+    assert [line["step"] for line in lines(run)][-1] == 8
+
+
+def test_a_state_without_a_hash_is_taken_if_it_fits(tmp_path, mini_flux_loaded, pairs, monkeypatch):
+    """As earlier versions wrote it; of one that does not fit nothing is used."""
+    run = make_run(tmp_path, resume=True, **SETTINGS)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 5)
+        with pytest.raises(KilledError):
+            learn(run, mini_flux_loaded, pairs, objective_of(run))
+    good = Checkpoint.load(run.state_path)
+    small = {name: [tensor[:1] for tensor in own] for name, own in good.weights.items()}
+    moments = {index: {**own, "exp_avg": torch.ones(1)} for index, own in good.optimizer["state"].items()}
+    changes = [
+        {"step": 0},
+        {"step": 2},
+        {"seconds": math.nan},
+        {"means": {"semantic": "low"}},
+        {"weights": small},
+        {"weights": {**good.weights, "other": []}},
+        {"optimizer": {**good.optimizer, "state": moments}},
+        {"generator": torch.zeros(3)},
+        {"rng": {**good.rng, "python": "x"}},
+        {"rng": {}},
+    ]
+    for change in changes:
+        torch.save({**vars(good), **change}, run.state_path)
+        with pytest.raises(UserError, match=r"expected .*state.*, found: "):
+            learn(run, mini_flux_loaded, pairs, objective_of(run))
+    torch.save({key: value for key, value in vars(good).items() if key != "log"}, run.state_path)
     learn(run, mini_flux_loaded, pairs, objective_of(run))
     assert [line["step"] for line in lines(run)][-1] == 8
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from utils.config.load import save_config
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
 from utils.errors import UserError
+from utils.training.checkpoints import Checkpoint
 from utils.training.claims import claimed, note_saved
 
 INPUTS = "abc"
@@ -29,7 +31,7 @@ def train(run: Run, finish: bool = True, inputs: str = INPUTS) -> bool:
     """What a training leaves behind, all of it or half; whether there was anything to do."""
     with claimed(run, inputs) as todo:
         if todo:
-            run.state_path.write_bytes(b"half")
+            state().save(run.state_path)
             run.log_path.write_text("log")
             if finish:
                 save_file({"lora_A": np.ones((2, 3), np.float32)}, run.weights_path())
@@ -44,6 +46,11 @@ def write_pt(path: Path) -> None:
     """A zip, as torch writes them."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.pkl", "weights")
+
+
+def state(step: int = 3) -> Checkpoint:
+    """A training's state that holds nothing."""
+    return Checkpoint(step, 1.0, {}, {}, {}, {"last_epoch": step}, torch.zeros(0), {}, "")
 
 
 def folders(run: Run) -> list[str]:
@@ -95,12 +102,31 @@ def test_a_config_that_cannot_be_read_is_moved_aside(tmp_path: Path, capsys) -> 
 def test_a_stopped_training_is_gone_on_with_or_kept(tmp_path: Path, capsys) -> None:
     run = make_run(tmp_path)
     train(run, finish=False)
+    kept = run.state_path.read_bytes()
     with claimed(replace(run, config=replace(run.config, resume=True)), INPUTS) as todo:
         assert todo
-        assert run.state_path.read_bytes() == b"half"
+        assert run.state_path.read_bytes() == kept
     assert train(run)
     assert "which --resume would continue; this is a new one; moved to" in capsys.readouterr().out
-    assert (run.folder.with_name(f"{run.name}_old1") / "state.pt").read_bytes() == b"half"
+    assert (run.folder.with_name(f"{run.name}_old1") / "state.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "no state", "step 0", "step -5", "step beyond the last"])
+def test_a_state_that_was_changed_is_moved_aside_and_told(tmp_path: Path, capsys, how: str) -> None:
+    run = make_run(tmp_path, resume=True)
+    train(run, finish=False)
+    good = run.state_path.read_bytes()
+    steps = {"step 0": 0, "step -5": -5, "step beyond the last": run.config.train_iteration + 1}
+    if how in steps:
+        state(steps[how]).save(run.state_path)
+    else:
+        bad = {"cut": good[:-1], "flipped": good[:-1] + bytes([good[-1] ^ 1]), "no state": b"half"}
+        run.state_path.write_bytes(bad[how])
+    with claimed(run, INPUTS) as todo:
+        assert todo
+        assert not run.state_path.exists()
+    assert "its state can't be gone on from (" in capsys.readouterr().out
+    assert folders(run) == ["", "_old1"]
 
 
 def test_a_training_that_saved_nothing_is_begun_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Names are the reference implementation's.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -293,7 +294,6 @@ def expand_real_runs(config: Config) -> list[RealRun]:
 
 def _check_names(runs: Sequence[Run], keys: str) -> None:
     """Raise `UserError` if two runs would share a folder."""
-    names = [run.name for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{keys}: expected a name for each run, found {name!r} twice")
+    ((name, times),) = Counter(run.name for run in runs).most_common(1) or [("", 0)]
+    if times > 1:
+        raise UserError(f"{keys}: expected a name for each run, found {name!r} twice")

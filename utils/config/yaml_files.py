@@ -5,6 +5,7 @@ from typing import Any
 
 from yaml import YAMLError
 
+from utils.config.yaml_bounds import read_bounded
 from utils.config.yaml_text import parse_yaml
 from utils.errors import UserError, nearest
 from utils.files import in_folder
@@ -52,7 +53,7 @@ def _with_suffix(path: Path) -> list[Path]:
 def load_yaml(path: Path) -> Any:
     """The content of a YAML file, its scalars as they are written; raises `UserError` if unreadable."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(read_bounded(path))
     except (YAMLError, UnicodeDecodeError) as error:
         hint = "; a text with signs such as : [ ' in it is quoted" if isinstance(error, YAMLError) else ""
         raise UserError(f"{path}: expected YAML, found {shorten(error)}{hint}") from None

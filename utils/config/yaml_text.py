@@ -15,6 +15,8 @@ from yaml.constructor import ConstructorError
 from yaml.events import AliasEvent, Event
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from utils.config.yaml_bounds import BoundedComposer
+
 _COMMENT = re.compile(r"[ \t]+(#[^\r\n\x00]*)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -39,12 +41,13 @@ class Plain(str):
         return str(self) if _NUMBER.fullmatch(self) else super().__repr__()
 
 
-class TextLoader(BaseLoader):
+class TextLoader(BoundedComposer, BaseLoader):
     """Mappings, lists, `Plain`, `str`, and None where nothing is written.
 
     Raises:
-        yaml.YAMLError: for what is no YAML, for a key given twice, and for tags, anchors and aliases: of a
-            text such as "!wow", "&co" or "*star" they would leave nothing, or its second half.
+        yaml.YAMLError: for what is no YAML, too large or too deep, for a key given twice, and for tags,
+            anchors and aliases: of a text such as "!wow", "&co" or "*star" they would leave nothing, or its
+            second half.
     """
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:

@@ -13,6 +13,7 @@ from utils.bars import Bar
 from utils.config.runs import RealRun, Run
 from utils.data.photos import Photo
 from utils.data.pixels import to_images
+from utils.files import remove_unfinished, write_atomically
 from utils.flow.sampling import Scale, sweep_forwards
 from utils.generation.made_with import claim_images
 from utils.generation.sweep import (
@@ -26,7 +27,7 @@ from utils.generation.sweep import (
 )
 from utils.models.base import Base, PromptEmbeds
 from utils.records import recorded
-from utils.report.figures import Grid, draw_grid, save_gif
+from utils.report.figures import Grid, draw_grid, save_gif, save_image
 
 
 def write_images(
@@ -70,7 +71,7 @@ def write_images(
                 }
                 note = f'prompt "{prompt_of[seed]}"'
                 grids.append(write_seed(run, seed, own, run.lora_paths, note))
-                (run.seed_folder(seed) / "prompt.txt").write_text(prompt_of[seed] + "\n", encoding="utf-8")
+                write_atomically(run.seed_folder(seed) / "prompt.txt", f"{prompt_of[seed]}\n".encode())
     return grids
 
 
@@ -95,11 +96,10 @@ def write_seed(
     Returns:
         The grid's path.
     """
-    run.seed_folder(seed).mkdir(parents=True, exist_ok=True)
     rows: dict[tuple[int, tuple[float, ...]], dict[float, Image.Image]] = {}
     for skip, by_scale in images.items():
         for scale, image in by_scale.items():
-            image.save(run.image_path(seed, skip, scale))
+            save_image(image, run.image_path(seed, skip, scale))
             each = scale if isinstance(scale, tuple) else (scale,)
             rows.setdefault((skip, each[1:]), {})[each[0]] = image
 
@@ -117,7 +117,7 @@ def write_seed(
         f"guidance {config.guidance_scale:g}\n{note}\n" + "\n".join(map(str, loras)),
     )
     tile = min(max(config.resolution, 256), 512)
-    draw_grid(grid, tile).save(run.grid_path(seed))
+    save_image(draw_grid(grid, tile), run.grid_path(seed))
 
     # The slider moving, a GIF a row.
     for (skip, others), row in rows.items():
@@ -157,8 +157,7 @@ def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits:
         for scale in run.config.scales:
             path = run.image_path(seed, skip, scale)
             whole = path.parent / "whole" / path.name
-            whole.parent.mkdir(exist_ok=True)
-            photo.with_change(by_scale[0.0][0], by_scale[scale][0]).save(whole)
+            save_image(photo.with_change(by_scale[0.0][0], by_scale[scale][0]), whole)
     return grid
 
 
@@ -166,6 +165,7 @@ def generate_run(
     run: Run, base: Base, seeds: Sequence[int], prompts: Sequence[str], embeds: Mapping[str, PromptEmbeds]
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
+    remove_unfinished(run.seeds_folder, own=False)
     with applied_loras(base.transformer, run.lora_paths, run.config.other_base), forwards_reported(base):
         claim_images(run)
         write_images(run, base, seeds, prompts, embeds)
@@ -184,6 +184,7 @@ def generate_photo_run(
 
     Where neither noise nor prompt tells the seeds apart, the first stands for all.
     """
+    remove_unfinished(run.seeds_folder, own=False)
     alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
     prompts_and_seeds = list(zip(seeds, prompts, strict=True))
     with ExitStack() as loras:

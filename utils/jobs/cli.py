@@ -21,6 +21,7 @@ def parse_args(
     )
     parser.add_argument("--device", help="auto, cpu, mps, cuda, cuda:N or N; the same as device=...")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their paths, do nothing")
+    parser.add_argument("--yes", action="store_true", help="do what seems too much for a machine or a day")
     if training:
         parser.add_argument(
             "--resume",

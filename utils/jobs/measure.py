@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError
+from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import choose_seeds
 from utils.jobs.prepare import Experiment, check_weights, list_runs, load_base, prepare
 from utils.machine import check_writable, resolve_device
@@ -137,6 +138,7 @@ def measure_images(
             _check_size(of_run, config.resolution)
     out = options.out or folder_of(experiment)
     check_writable(out)
+    remove_unfinished(out, own=False)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
     by_pairs = any(judge_of(config, probe) == "pairs" for probe in probes)
     views = base_views(experiment) if by_pairs else None

@@ -20,6 +20,7 @@ from utils.config.load import load_config
 from utils.config.runs import Run
 from utils.config.schema import KEYS, Config
 from utils.errors import UserError
+from utils.jobs.amounts import check_amounts
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
 from utils.machine import REPOSITORY, launched, resolve_device, resolve_model_path
@@ -85,10 +86,13 @@ def prepare(
     config = with_loras_found(load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods()))
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
+    if not args.yes:
+        check_amounts(config, model_path, training)
+    typed = [each for each in args.overrides if each != "resume=1"]
     return Experiment(
         config=config,
         model_path=model_path,
-        arguments=[f"--c={args.c}", *(each for each in args.overrides if each != "resume=1")],
+        arguments=[f"--c={args.c}", *typed, *(["--yes"] if args.yes else [])],
         dry_run=args.dry_run,
         training=training,
         scripts=scripts,

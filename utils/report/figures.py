@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from utils.files import write_atomically
+
 INK, MUTED, PAPER, EMPTY = "#1c1c1e", "#5f6368", "#ffffff", "#f1f1f3"
 DARK_INK, DARK_MUTED, DARK_PAPER = "#ececef", "#a2a5ab", "#1c1d20"
 # Okabe & Ito's palette without its black and yellow: told apart by colour-blind readers, and legible on
@@ -235,7 +237,14 @@ def plot_bytes(plot: Plot, file_type: str, dark: bool = False) -> bytes:
 
 def save_plot(plot: Plot, path: Path, dark: bool = False) -> None:
     """Draw a plot into a file; its suffix (.png, .svg, .pdf) says of which type."""
-    path.write_bytes(plot_bytes(plot, path.suffix.removeprefix("."), dark))
+    write_atomically(path, plot_bytes(plot, path.suffix.removeprefix("."), dark))
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all; its folder is made."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int = 120, bounce: bool = True) -> None:
@@ -258,4 +267,6 @@ def save_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int = 120,
     played = [*frames, *frames[-2:0:-1]] if bounce else list(frames)
     # A palette of its own for every frame; one for all would band the skin tones.
     quantized = [frame.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for frame in played]
-    quantized[0].save(path, save_all=True, append_images=quantized[1:], duration=milliseconds, loop=0)
+    buffer, later = io.BytesIO(), quantized[1:]
+    quantized[0].save(buffer, "GIF", save_all=True, append_images=later, duration=milliseconds, loop=0)
+    write_atomically(path, buffer.getvalue())

@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from utils.files import write_atomically
 from utils.report.figures import DARK_INK, DARK_MUTED, DARK_PAPER, INK, MUTED, PAPER, Grid, Plot, plot_bytes
 
 LOSSLESS_UP_TO = 256  # pixels; small tiles (pixel art among them) stay exact, photographs are compressed
@@ -81,7 +82,7 @@ def write_report(
         policy=POLICY,
         colours=COLOURS,
     )
-    path.write_text(shown, encoding="utf-8")
+    write_atomically(path, shown.encode())
 
 
 def _templates() -> Environment:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from utils.files import write_atomically
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -53,13 +55,14 @@ def write_records(
     records: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str], **about: Any
 ) -> None:
     """Write rows to path.csv and, below what there is to say `about` them, to path.json."""
-    pd.DataFrame(list(records), columns=list(columns)).to_csv(path.with_suffix(".csv"), index=False)
+    table = pd.DataFrame(list(records), columns=list(columns)).to_csv(index=False)
+    write_atomically(path.with_suffix(".csv"), table.encode())
     write_json({**about, "rows": list(records)}, path.with_suffix(".json"))
 
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON that every reader takes: what is not finite is null."""
-    path.write_text(json.dumps(_strict(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(_strict(content), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _strict(value: Any) -> Any:

@@ -31,6 +31,7 @@ from utils.measure.measures import Measures, evaluate, pairwise_distances
 from utils.measure.sliders import smoothness
 from utils.models.base import Base, PromptEmbeds
 from utils.records import Record, read_record, recorded
+from utils.report.figures import save_image
 from utils.study.plan import Cell, Plan
 from utils.training.claims import code_of
 
@@ -212,8 +213,7 @@ def _keep_pictures(run: Run, seeds: Sequence[int], skip: int, images: Mapping[fl
     for index, seed in enumerate(seeds):
         for scale, of_all in images.items():
             path = run.folder / "images" / run.image_path(seed, skip, scale).relative_to(run.seeds_folder)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            to_images(of_all[index : index + 1])[0].save(path)
+            save_image(to_images(of_all[index : index + 1])[0], path)
 
 
 def _over_scales(values: Sequence[Tensor | Unavailable]) -> Tensor | str:

@@ -18,7 +18,7 @@ from utils.config.keys import coerce as coerce_key
 from utils.config.load import layer_config, parse_overrides, read_mapping
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import KEYS, coerce, depends_on, made_by_plan
-from utils.config.yaml_files import find_yaml
+from utils.config.yaml_files import find_yaml, shorten
 from utils.errors import UserError, nearest
 from utils.training.methods import METHODS
 from utils.training.sources import Source
@@ -34,13 +34,13 @@ class Plan:
     # fmt: off
     methods: list[str] = key(PLAN, ..., "python_names to compare", **NAMES)
     datasets: list[str] = key(PLAN, ..., "datasets to compare them on", **NAMES)
-    seeds: int = key(PLAN, 3, "trainings of each, which differ in nothing but the seed", ge=1)
+    seeds: int = key(PLAN, 3, "trainings of each, which differ in nothing but the seed", ge=1, le=1000)
     noise_scales: dict[str, list[float]] = key(PLAN, {}, "by method; not named: the base's")
     etas: dict[str, list[float]] = key(PLAN, {}, "by method; not named: the base's")
     pairs: list[int] = key(PLAN, [0], "numbers of pairs to learn from; 0: all", ge=0, filled=True)
-    identities: int = key(PLAN, 16, "generated images at each scale, other ones for each seed of training", ge=1)
+    identities: int = key(PLAN, 16, "generated images at each scale, other ones for each seed of training", ge=1, le=100_000)
     first_identity: int = key(PLAN, 1_000_000, "the first of their seeds", ge=0, le=2**62)
-    shown: int = key(PLAN, 2, "identities of each cell that are kept as pictures", ge=1)
+    shown: int = key(PLAN, 2, "identities of each cell that are kept as pictures", ge=1, le=1000)
     scales: list[float] = key(PLAN, [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0], "slider scales", filled=True)
     strengths: list[float] = key(PLAN, [0.25, 0.5, 0.75, 1.0], "shares of the pairs' own change to compare at", filled=True)
     text_prompts: str = key(PLAN, "../slider_text/prompts", "folder of DATASET.yaml for the text sliders", **A_PATH)
@@ -85,14 +85,15 @@ def load_plan(
     """
     path = find_yaml(config_dir, yaml, "plan")
     content = read_mapping(path)
-    presets = content.pop("presets", {})
+    presets = _mapping(content.pop("presets", None), f"{path}: presets")
     if preset and preset not in presets:
         known = ", ".join(presets) or "none"
         raise UserError(f"--preset: expected one of {known}, found {preset}{nearest(preset, presets)}")
 
     # The YAML, a preset over it, the command line over both.
-    values = content | (presets[preset] if preset else {})
-    values["settings"] = {**(content.get("settings") or {}), **(values.get("settings") or {})}
+    values = content | (_mapping(presets[preset], f"{path}: {preset}") if preset else {})
+    both = (_mapping(each.get("settings"), f"{path}: settings") for each in (content, values))
+    values["settings"] = {key: value for each in both for key, value in each.items()}
     command, faults = parse_overrides(overrides)
     for name, value in command.items():
         if name in PLAN_KEYS:
@@ -118,6 +119,13 @@ def load_plan(
     if faults or plan is None:
         raise UserError("; ".join(faults))
     return plan
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    """A mapping of keys to values, empty for nothing; raises `UserError` for anything else."""
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{where}: expected a mapping of keys to values, found {shorten(value)}")
+    return value or {}
 
 
 def expand_cells(plan: Plan, config_dir: Path) -> list[Cell]:

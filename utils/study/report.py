@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from utils.data.pixels import read_rgb
+from utils.files import write_atomically
 from utils.measure.judges import JUDGES
 from utils.measure.metrics import bootstrap_mean
 from utils.report.figures import Grid, Plot, Series, save_plot
@@ -70,7 +71,8 @@ def write_study(
     _write_markdown(tables, explanation, folder / "table.md", command)
     _write_latex(tables, folder / "table.tex", command, damage_name)
     header, *rows = scale_rows(results)
-    pd.DataFrame(rows, columns=header).to_csv(folder / "results.csv", index=False)
+    table = pd.DataFrame(rows, columns=header).to_csv(index=False)
+    write_atomically(folder / "results.csv", table.encode())
     _save_plots(plots, of_all, folder)
     sections = [
         Section(of_all, [Text(explanation), *_blocks(tables[of_all], caption), plots[of_all]]),
@@ -217,7 +219,7 @@ def _write_markdown(tables: Mapping[str, Numbers], explanation: str, path: Path,
     parts = []
     for name, numbers in tables.items():
         parts += [f"## {name}", markdown_table(numbers.header, numbers.rows).rstrip(), *numbers.notes]
-    path.write_text("\n\n".join([*parts, explanation, f"    {command}\n"]), encoding="utf-8")
+    write_atomically(path, "\n\n".join([*parts, explanation, f"    {command}\n"]).encode())
 
 
 def _write_latex(tables: Mapping[str, Numbers], path: Path, command: str, damage_name: str) -> None:
@@ -227,4 +229,4 @@ def _write_latex(tables: Mapping[str, Numbers], path: Path, command: str, damage
         + "".join(f"% {note}\n" for note in numbers.notes)
         for name, numbers in tables.items()
     ]
-    path.write_text("\n".join(parts), encoding="utf-8")
+    write_atomically(path, "\n".join(parts).encode())

@@ -6,14 +6,15 @@ One file a run, put in place whole over the one before, so that whatever happens
 from __future__ import annotations
 
 import io
+import math
 import random
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from pickle import UnpicklingError
 from types import FrameType
 from typing import Any, cast
 
@@ -38,6 +39,7 @@ class Checkpoint:
         generator: state of the run's own random choices, the order of the data among them.
         rng: state of the global ones, see `rng_state`.
         base: hash of the base model.
+        log: hash of losses.jsonl so far, "" where it is not known.
     """
 
     step: int
@@ -49,25 +51,77 @@ class Checkpoint:
     generator: Tensor
     rng: dict[str, Any]
     base: str
+    log: str = ""
 
     def save(self, path: Path) -> None:
-        """Write it in place of the one before; raises `UserError` where there is no room."""
+        """Write it in place of the one before, under a hash; raises `UserError` where there is no room."""
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
-        write_atomically(path, buffer.getvalue())
+        content = buffer.getvalue()
+        write_atomically(path, SEAL + sha256(content).hexdigest().encode() + b"\n" + content)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
         """Read what `save` wrote; it can't run code.
 
         Raises:
-            UserError: if it is missing or damaged, which a killed `save` never leaves.
+            UserError: if it is missing, damaged or changed, which a killed `save` never leaves.
         """
         try:
-            return cls(**torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, UnpicklingError, EOFError, TypeError, ValueError, KeyError) as error:
+            content = _unsealed(path.read_bytes())
+            checkpoint = cls(**torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+            _check(checkpoint)
+        except Exception as error:  # a damaged file can make the parsers raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{path}: expected a training's state, found: {reason}; move it") from error
+        return checkpoint
+
+
+SEAL = b"pairedit state, sha256 "
+"""What a state's file begins with; the hash of all that follows, in hexadecimal, and a line's end."""
+
+
+def _unsealed(data: bytes) -> bytes:
+    """The content of a state's file; raises ValueError if it is not what was written.
+
+    Earlier versions wrote the content alone, which only `_check` can say anything of.
+    """
+    if not data.startswith(SEAL):
+        return data
+    start = len(SEAL) + 2 * sha256().digest_size
+    found, content = data[len(SEAL) : start], data[start + 1 :]
+    if found != sha256(content).hexdigest().encode():
+        raise ValueError("another content than was written, by its hash")
+    return content
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """Raise ValueError for what no training leaves."""
+    step, schedule = checkpoint.step, checkpoint.lr_scheduler
+    if type(step) is not int or step < 1 or schedule.get("last_epoch") != step:
+        raise ValueError(f"step {step!r}, and a learning rate of step {schedule.get('last_epoch')!r}")
+    numbers = {"seconds": checkpoint.seconds, **checkpoint.means}
+    for name, value in numbers.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} {value!r}")
+    for name, own in checkpoint.weights.items():
+        if not all(torch.isfinite(tensor).all() for tensor in own):
+            raise ValueError(f"weights of {name} that are not finite")
+
+
+def state_fault(path: Path, steps: int) -> str:
+    """Why no training of so many steps can go on from a state's file, in words; "" = it can.
+
+    Raises:
+        UserError: if it can't be read by the machine's fault.
+    """
+    try:
+        step = Checkpoint.load(path).step
+    except UserError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):  # it may be good all the same
+            raise
+        return str(error).removesuffix("; move it")
+    return "" if step <= steps else f"{path}: expected a state of step 1 to {steps}, found step {step}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +153,9 @@ class Learner:
         self.optimizer.zero_grad()
 
 
-def take_checkpoint(learner: Learner, step: int, seconds: float, means: Mapping[str, float]) -> Checkpoint:
+def take_checkpoint(
+    learner: Learner, step: int, seconds: float, means: Mapping[str, float], log: str = ""
+) -> Checkpoint:
     """The state of a training now, on the CPU."""
     schedule = learner.lr_scheduler.state_dict()
     return Checkpoint(
@@ -112,6 +168,7 @@ def take_checkpoint(learner: Learner, step: int, seconds: float, means: Mapping[
         generator=learner.generator.get_state(),
         rng=rng_state(),
         base=learner.base,
+        log=log,
     )
 
 
@@ -119,23 +176,43 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
     """Put a fresh training into the checkpoint's state.
 
     Raises:
-        UserError: it was on another base model.
-        ValueError: it was of other adapters.
+        UserError: it was on another base model, or of other adapters, ranks or layers.
     """
     if checkpoint.base != learner.base:
         raise UserError(
             f"--resume: expected the base of hash {checkpoint.base}, found another, of {learner.base}"
         )
+    try:
+        _check_shapes(checkpoint, learner)
+        for name, own in learner.weights.items():
+            for tensor, saved in zip(own, checkpoint.weights[name], strict=True):
+                tensor.data.copy_(saved)
+        learner.optimizer.load_state_dict(checkpoint.optimizer)
+        learner.lr_scheduler.load_state_dict({**learner.lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
+        learner.generator.set_state(checkpoint.generator)
+        set_rng_state(checkpoint.rng)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what is damaged can make torch raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--resume: expected the state of this training, found: {reason}") from error
+
+
+def _check_shapes(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Raise ValueError unless weights and moments are the learner's: copying would repeat smaller ones."""
     if checkpoint.weights.keys() != learner.weights.keys():
         expected, found = ", ".join(learner.weights), ", ".join(checkpoint.weights)
-        raise ValueError(f"expected adapters {expected}, found {found}")
-    for name, own in learner.weights.items():
-        for tensor, saved in zip(own, checkpoint.weights[name], strict=True):
-            tensor.data.copy_(saved)
-    learner.optimizer.load_state_dict(checkpoint.optimizer)
-    learner.lr_scheduler.load_state_dict({**learner.lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
-    learner.generator.set_state(checkpoint.generator)
-    set_rng_state(checkpoint.rng)
+        raise ValueError(f"adapters {found} where {expected} are trained")
+    wanted = [tensor.shape for tensor in learner.parameters]
+    weights = [tensor for name in learner.weights for tensor in checkpoint.weights[name]]
+    moments = [checkpoint.optimizer["state"].get(index, {}) for index in range(len(wanted))]
+    if [weight.shape for weight in weights] != wanted or any(
+        moment[name].shape != shape
+        for moment, shape in zip(moments, wanted, strict=True)
+        for name in ("exp_avg", "exp_avg_sq")
+        if moment
+    ):
+        raise ValueError("weights or moments of other shapes")
 
 
 def rng_state() -> dict[str, Any]:
@@ -180,7 +257,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _: FrameType | None) -> None:
         if noted:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("not saved since; --resume continues from the last save")
         noted.append(number)
 
     if threading.current_thread() is not threading.main_thread():  # where signals can't be caught

@@ -82,7 +82,8 @@ def difference(run: Run, inputs: str) -> str:
         return f"its config is of another version ({error})"
     if other_settings:
         return other_settings
-    found = run.inputs_path.read_text(encoding="utf-8").strip() if run.inputs_path.is_file() else ""
+    path = run.inputs_path
+    found = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     if found != inputs:
         return "trained on other images or prompts"
     if (files := _other_code(run)) and not run.config.other_code:
@@ -175,4 +176,8 @@ def _in_the_way(run: Run, inputs: str) -> str:
         return changed
     if run.state_path.is_file() and not run.config.resume:
         return "a training was stopped there, which --resume would continue; this is a new one"
+    from utils.training.checkpoints import state_fault  # torch comes with it
+
+    if run.state_path.is_file() and (fault := state_fault(run.state_path, run.config.train_iteration)):
+        return f"its state can't be gone on from ({fault})"
     return ""

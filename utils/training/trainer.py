@@ -37,7 +37,7 @@ from utils.training.distributed import (
     on_main,
     process_count,
 )
-from utils.training.log import HINT, TrainingLog
+from utils.training.log import HINT, TrainingLog, threads_faults_once
 from utils.training.methods import build_objective, method_of
 from utils.training.previews import sample_grid
 from utils.training.sources import Source
@@ -88,6 +88,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
         _fresh_adapters(base, objective.adapters, config, generator),
         kept_rng(),
         interruptible_together() as interrupted,
+        threads_faults_once(),
         TrainingLog(run, _accelerator(run, base), before) as log,
     ):
         learner = _learner(base, objective.adapters, config, generator)
@@ -113,7 +114,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             # The LoRA so far, and the state that --resume continues from.
             if save:
                 _check_finite(run, learner.parameters, global_step)
-                state = take_checkpoint(learner, global_step, log.seconds, log.means)
+                state = take_checkpoint(learner, global_step, log.seconds, log.means, log.digest)
                 on_main(_save, run, base, objective.saved, batches.learned_from, state)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume continues from there")
