@@ -85,7 +85,7 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and the arguments left for the config."""
     parser = Parser(add_help=False)
     parser.add_argument("--seeds", type=whole(2), default=64)
-    parser.add_argument("--first-seed", type=whole(0), default=1_000_000)
+    parser.add_argument("--first-seed", type=whole(0, 2**31), default=1_000_000)
     parser.add_argument("--scales", type=numbers(0, 1), default=[0.0, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--out", type=path_option, default=Path("output/eval/edits"))
     return parser.parse_known_args(argv)

@@ -4,7 +4,7 @@ cd train
 python eval_scripts/judges.py --c=edits
 python eval_scripts/judges.py --c=edits --methods=train_image,train_image_fm datasets=glasses,age
 
-One row a dataset. Scale: where the slider is as far as the pairs, by each judge (train_image), and their ratio.
+python eval_scripts/judges.py --c=edits --methods=train_image,train_image_fm datasets=glasses,age
 Spearman: rank correlation of the mean strengths, over the scales of all methods. Every run must be trained.
 
 options of its own:
