@@ -5,7 +5,9 @@ found. Scripts hand their `main` to `run_cli`, which prints that line and leaves
 exception is a fault of ours and keeps its traceback.
 """
 
+import atexit
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -26,15 +28,37 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     The exit status is main's own (None = 0), 2 with "error: <message>" on stderr after a `UserError`, and 130
     (128 + SIGINT, as shells have it) after Ctrl-C. Any other exception passes through with its traceback.
     """
+    statuses = _end_at_once() if main.__module__ == "__main__" else []  # the process's own command
     try:
-        status = main()
+        status = main() or 0
     except UserError as error:
+        status = 2
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt as interrupt:
+        status = 130
         print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        sys.exit(130)
-    sys.exit(status or 0)
+    statuses.append(status)
+    sys.exit(status)
+
+
+def _end_at_once() -> list[int]:
+    """Let the process end without Python's taking itself down, which with torch there takes a second and more.
+
+    Registered before any library is there, so that it comes last of all that is done at exit.
+
+    Returns:
+        Where the exit status goes; without one, as after a traceback, everything goes its usual way.
+    """
+    statuses: list[int] = []
+
+    def end() -> None:
+        if statuses:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(statuses[0])
+
+    atexit.register(end)
+    return statuses
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from utils.config.schema import Config
 from utils.errors import UserError
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
-from utils.machine import REPOSITORY, resolve_device, resolve_model_path
+from utils.machine import REPOSITORY, heavy_imports, resolve_device, resolve_model_path
 from utils.models.families import Family, family_at, train_methods
 from utils.training.methods import method_of
 
@@ -156,12 +156,13 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
         UserError: for a CUDA index that is not there, a model that is not complete or too large for the
             device, or several processes where nothing is trained.
     """
-    import torch
+    with heavy_imports():
+        import torch
 
-    from utils.models.base import load_base_model
-    from utils.models.compiling import compile_blocks
-    from utils.models.memory import out_of_memory
-    from utils.training.distributed import join, launched, process_count, shard, sharding
+        from utils.models.base import load_base_model
+        from utils.models.compiling import compile_blocks
+        from utils.models.memory import out_of_memory
+        from utils.training.distributed import join, launched, process_count, shard, sharding
 
     if launched() and not experiment.training:
         raise UserError("accelerate launch: expected a script that trains; run this one with python")

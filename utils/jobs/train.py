@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.config.runs import Run
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare
-from utils.machine import check_writable
+from utils.machine import check_writable, heavy_imports
 from utils.models.families import family_at
 from utils.training.methods import method_of
 from utils.training.sources import Source, shared
@@ -72,9 +72,10 @@ def training_worker(
         runs: those to be done in this process.
     """
     base, embeds = load_base(experiment, [prompt for run in runs for prompt in sources[run.name].prompts])
-    from utils.training.claims import claimed
-    from utils.training.distributed import entered_by_main, on_main, shared_faults
-    from utils.training.trainer import train_run
+    with heavy_imports():
+        from utils.training.claims import claimed
+        from utils.training.distributed import entered_by_main, on_main, shared_faults
+        from utils.training.trainer import train_run
 
     def work(run: Run) -> Path:
         with shared_faults(), entered_by_main(claimed(run, fingerprints[run.name])) as todo:

@@ -22,8 +22,6 @@ import torch
 import torch.distributed as dist
 from accelerate import FullyShardedDataParallelPlugin, PartialState
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from utils.errors import UserError
 from utils.models.base import Base
@@ -199,6 +197,11 @@ def shard(base: Base) -> None:
     Raises:
         UserError: for FSDP of version 1, for weights kept on the CPU, and for quantized ones.
     """
+    from torch.distributed.device_mesh import (
+        init_device_mesh,
+    )  # take half a second, which one process need not
+    from torch.distributed.fsdp import fully_shard
+
     plugin = FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise UserError(f"accelerate: expected fsdp_version 2, found {plugin.fsdp_version}")
