@@ -42,7 +42,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _end_at_once() -> list[int]:
-    """Let the process end without Python's taking itself down, which with torch there takes a second and more.
+    """Let the process end without Python's taking itself down, which takes a second where torch is there.
 
     Registered before any library is there, so that it comes last of all that is done at exit.
 

@@ -26,10 +26,10 @@ atexit.register(
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """For import statements alone: inside, Python looks for no garbage, and later not among what is there by then.
+    """For import statements: inside, no garbage is looked for, and later not among what is there by then.
 
-    The libraries make a million objects that stay; to look through them again and again while they are made
-    takes a fifth of the time of importing them.
+    The libraries make a million objects that stay; to look through them again and again takes a fifth of the
+    time of importing them.
     """
     collects = gc.isenabled()
     gc.disable()

@@ -197,9 +197,8 @@ def shard(base: Base) -> None:
     Raises:
         UserError: for FSDP of version 1, for weights kept on the CPU, and for quantized ones.
     """
-    from torch.distributed.device_mesh import (
-        init_device_mesh,
-    )  # take half a second, which one process need not
+    # here, as one process need not wait for them
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     plugin = FullyShardedDataParallelPlugin()
