@@ -23,7 +23,7 @@ from utils.generation.sweep import applied_lora, sweep_batches
 from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
 from utils.report.figures import Grid, Plot, Series, draw_grid, save_plot
-from utils.report.page import Section, Table, Text, write_report
+from utils.report.page import Section, Table, Text, fitting, slider_of_scales, write_report
 from utils.report.tables import markdown_table, write_json
 
 Reader = Callable[[Tensor], Readings]
@@ -131,14 +131,15 @@ def write_results(measured: Sequence[Measured], folder: Path, command: str) -> P
     plot = _plot(measured)
     save_plot(plot, folder / "readings.png")
     draw_grid(_grid(measured, max(1, SHOWN // len(measured)))).save(folder / "grid.png")
+    shown = min(SHOWN, fitting(len(rows) * len(measured[0].report.readings)))
     write_report(
         folder / "report.html",
         "Edits, measured",
         command,
         [
-            Section("Table", [Text(EXPLANATION), Table(header, rows), plot]),
+            Section("Pictures", [slider_of_scales(_grid([one], shown)) for one in measured]),
+            Section("Table", [Table(header, rows), Text(EXPLANATION), plot]),
             Section("Leak by attribute", [_leaks(measured)]),
-            Section("Pictures", [_grid([one], SHOWN) for one in measured]),
         ],
         f"{identities} generated identities that no training has seen, read by the face world's probe.",
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from utils.generation.gallery_reader import ImageSeries
     from utils.measure.encoders import Unavailable
     from utils.measure.judges import Measures, Probe, Tools
+    from utils.report.tables import Numbers
 
 OPTIONS = """
 options of its own:
@@ -109,13 +110,33 @@ def measure_images(
     out = options.out or folder_of(experiment)
     check_writable(out)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
-    rows: list[Row] = []
-    for subject in zip(experiment.runs, series, pairs, probes, strict=True):
-        run, of_run, own_pairs, probe = subject
-        rows += rows_of(Subject(run, of_run, own_pairs, tools, probe))
+    of_runs = zip(experiment.runs, series, pairs, probes, strict=True)
+    subjects = [Subject(run, own, own_pairs, tools, probe) for run, own, own_pairs, probe in of_runs]
+    rows = [row for subject in subjects for row in rows_of(subject)]
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
-    print(write_rows(rows, out / name, command, options.require))
+    numbers = write_rows(rows, out / name, command, options.require)
+    from utils.jobs.measure_page import write_measured
+    from utils.report.tables import markdown_table
+
+    page = write_measured(subjects, numbers, out / f"{name}.html", command, _title(description))
+    print("\n".join([markdown_table(numbers.header, numbers.rows), *numbers.notes]))
+    print(f"pictures and numbers: {page}")
+    print(f"next: {experiment.command(f'eval_scripts/{NEXT[name]}.py')}")
     return 0
+
+
+NEXT = {
+    "edit_strength": "preservation",
+    "preservation": "slider",
+    "slider": "edit_table",
+    "distribution": "preservation",
+}
+"""What is measured after which."""
+
+
+def _title(description: str) -> str:
+    """A command's first line, without its colon and what follows."""
+    return description.strip().splitlines()[0].partition(":")[0].rstrip(".")
 
 
 COLUMNS = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", "note"]
@@ -138,15 +159,19 @@ def folder_of(experiment: Experiment) -> Path:
     return Path("output/eval/measures") / experiment.arguments[0].removeprefix("--c=")
 
 
-def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> str:
-    """Write path.csv and path.json; returns the printed table, with what is not available and why below.
+def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = False) -> Numbers:
+    """Write path.csv and path.json.
+
+    Returns:
+        The table to be shown: a row a run and scale, a column a measure that is available for any of them;
+        the others, and why they are not, stand in its notes.
 
     Raises:
         UserError: with `require`, if any measure is not available; the files are written all the same.
     """
     from utils.measure.encoders import Unavailable
     from utils.measure.metrics import bootstrap_mean
-    from utils.report.tables import markdown_table, write_records
+    from utils.report.tables import Numbers, write_records
 
     absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
     notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
@@ -177,11 +202,12 @@ def write_rows(rows: Sequence[Row], path: Path, command: str, require: bool = Fa
         raise UserError("; ".join(absent))
 
     measures = list(dict.fromkeys(row.measure for row in rows))
-    table = markdown_table(
-        ["run", "scale", *measures],
-        [[*key, *(of_row.get(measure, "") for measure in measures)] for key, of_row in cells.items()],
-    )
-    return "\n".join([table, *notes, *absent])
+    had = dict.fromkeys(row.measure for row in rows if not isinstance(row.values, Unavailable))
+    left_out = [measure for measure in measures if measure not in had]
+    if left_out:
+        notes.append(f"left out, as not available: {', '.join(left_out)}")
+    shown = [[*key, *(of_row.get(measure, "") for measure in had)] for key, of_row in cells.items()]
+    return Numbers(["run", "scale", *had], shown, [*notes, *absent])
 
 
 def _series(run: Run, options: argparse.Namespace) -> ImageSeries:

@@ -54,33 +54,39 @@ class Slider:
 
     Attributes:
         grid: a picture a row, which all move together; its columns are labelled, and say what of.
-        held: pictures beside them that stay, one a row, by what they are: {"original": [...]}.
+        before, after: pictures to their left and right that stay, one a row, by what they are, such as
+            {"original": [...]}.
         first: the column that is shown first.
     """
 
     grid: Grid
-    held: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
+    before: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
+    after: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     first: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse columns without labels, and held pictures that are not one a row."""
+        """Refuse columns without labels, and pictures beside them that are not one a row."""
         labels, rows = len(self.grid.column_labels), len(self.grid.rows)
         if not 0 <= self.first < labels:
             raise ValueError(f"expected a first column of {labels} labelled ones, found {self.first}")
-        for name, pictures in self.held.items():
+        for name, pictures in (*self.before.items(), *self.after.items()):
             if len(pictures) != rows:
                 raise ValueError(f"expected {rows} pictures of {name}, one a row, found {len(pictures)}")
 
     @property
     def count(self) -> int:
         """Pictures in it."""
-        return len(self.grid.rows) * (len(self.grid.rows[0]) + len(self.held))
+        return len(self.grid.rows) * (len(self.grid.rows[0]) + len(self.before) + len(self.after))
 
 
-def slider_of_scales(grid: Grid, held: Mapping[str, Sequence[Image.Image]] | None = None) -> Slider:
+def slider_of_scales(
+    grid: Grid,
+    before: Mapping[str, Sequence[Image.Image]] | None = None,
+    after: Mapping[str, Sequence[Image.Image]] | None = None,
+) -> Slider:
     """A slider whose columns are scales, which begins at the one nearest to 1, the edit as it was learned."""
     distances = [abs(float(label) - 1) for label in grid.column_labels]
-    return Slider(grid, held or {}, distances.index(min(distances)))
+    return Slider(grid, before or {}, after or {}, distances.index(min(distances)))
 
 
 def fitting(columns: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,8 @@ from utils.data.pixels import read_rgb
 from utils.measure.judges import DAMAGE, LIMITS
 from utils.measure.metrics import bootstrap_mean
 from utils.report.figures import Grid, Plot, Series, save_plot
-from utils.report.page import Block, Section, Table, Text, write_report
-from utils.report.tables import Numbers, latex_table, markdown_table
+from utils.report.page import Block, Section, Table, Text, fitting, slider_of_scales, write_report
+from utils.report.tables import Numbers, latex_table, markdown_table, slug
 from utils.study.cells import CellResult, identity_seeds
 from utils.study.plan import Plan
 from utils.study.pools import Pool, pool_methods
@@ -72,13 +73,13 @@ def write_study(
     header, *rows = scale_rows(results)
     pd.DataFrame(rows, columns=header).to_csv(folder / "results.csv", index=False)
     _save_plots(plots, of_all, folder)
+    shown = [Section("Pictures", _sliders(results, plan, datasets, folder_of))] if plan.shown else []
     sections = [
-        Section(of_all, [Text(explanation), *_blocks(tables[of_all], caption), plots[of_all]]),
+        *shown,
+        Section(of_all, [*_blocks(tables[of_all], caption), Text(explanation), plots[of_all]]),
         *(Section(name, [*_blocks(tables[name], caption), plots[name]]) for name in each),
         *_further_sections(everything, limit),
     ]
-    if plan.shown:
-        sections.append(Section("Pictures", [_grid(results, plan, name, folder_of) for name in datasets]))
     if failed:
         reasons = [Text(f"{name}: {reason}") for name, reason in failed.items()]
         sections.append(Section("Cells that failed", reasons))
@@ -189,6 +190,24 @@ def _curves(pools: Sequence[Pool], damage_name: str, title: str) -> Plot:
     return Plot(lines, "strength, in units of the pairs' own change", damage_name, title, caption)
 
 
+def _sliders(
+    results: Sequence[CellResult],
+    plan: Plan,
+    datasets: Sequence[str],
+    folder_of: Callable[[CellResult], Path],
+) -> list[Block]:
+    """A slider a dataset, of as many of its pictures as the page has room for."""
+    sliders: list[Block] = []
+    for name in datasets:
+        grid = _grid(results, plan, name, folder_of)
+        room = fitting(len(grid.column_labels) * len(datasets))
+        left = len(grid.rows) - room
+        caption = f"{grid.caption} {left} more rows are in the cells' folders." if left > 0 else grid.caption
+        kept = replace(grid, rows=grid.rows[:room], row_labels=grid.row_labels[:room], caption=caption)
+        sliders.append(slider_of_scales(kept))
+    return sliders
+
+
 def _grid(
     results: Sequence[CellResult], plan: Plan, dataset: str, folder_of: Callable[[CellResult], Path]
 ) -> Grid:
@@ -222,9 +241,11 @@ def _write_markdown(tables: Mapping[str, Numbers], explanation: str, path: Path,
 
 def _write_latex(tables: Mapping[str, Numbers], path: Path, command: str, damage_name: str) -> None:
     made_by = " ".join(command.split("\n"))
-    parts = [
-        f"% {name}: {damage_name} at matched strength\n% made by: {made_by}\n{latex_table(numbers)}"
-        + "".join(f"% {note}\n" for note in numbers.notes)
-        for name, numbers in tables.items()
-    ]
+    parts = ["% needs \\usepackage{booktabs} in the preamble\n"]
+    for name, numbers in tables.items():
+        intervals = "95% bootstrap intervals over identities"
+        caption = f"Damage ({damage_name}) at matched strength, {name}, with {intervals}."
+        table = latex_table(numbers, caption, f"tab:{slug(name)}")
+        notes = "".join(f"% {note}\n" for note in numbers.notes)
+        parts.append(f"% {name}\n% made by: {made_by}\n{table}{notes}")
     path.write_text("\n".join(parts), encoding="utf-8")
