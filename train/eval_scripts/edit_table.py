@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
     photographs = ["--c=train_image_real", f"semantic_lora_path={experiment.runs[0].lora_paths[0]}"]
-    base = [argument for argument in experiment.arguments if argument.startswith("base=")]
+    on_base = [argument for argument in experiment.arguments if argument.startswith("base=")]
     script = str(experiment.scripts / "gen_image_real_script.py")
-    following = shlex.join(["python", script, *photographs, *base])
+    following = shlex.join(["python", script, *photographs, *on_base])
     closing = f"pictures: {options.out / 'report.html'}, with a slider to drag\nnext: {following}"
     status = run_all(experiment.runs, measure_one, closing)
     if measured:

@@ -16,6 +16,7 @@ from utils.report.figures import Grid, Plot, Series, save_plot
 from utils.report.page import Block, Section, Table, Text, fitting, slider_of_scales, write_report
 from utils.report.tables import Numbers, latex_table, markdown_table, slug
 from utils.study.cells import CellResult, identity_seeds
+from utils.study.figures import study_figures
 from utils.study.plan import Plan
 from utils.study.pools import Pool, pool_methods
 from utils.study.tables import NOT_REACHED, cost_table, damage_table, measure_table, percent, slider_table
@@ -36,7 +37,7 @@ def write_study(
     judge: str,
     folder_of: Callable[[CellResult], Path],
 ) -> Path:
-    """Write report.html, whose path it returns, table.md, table.tex, results.csv, curves.png and curves.svg.
+    """Write report.html (its path is returned), table.md, table.tex, results.csv, figures.csv, curves.png and .svg.
 
     Of several datasets, each has its own table and its own curves_DATASET.png and .svg besides. The same
     results give the same files.
@@ -70,6 +71,8 @@ def write_study(
     folder.mkdir(parents=True, exist_ok=True)
     _write_markdown(tables, explanation, folder / "table.md", command)
     _write_latex(tables, folder / "table.tex", command, damage_name)
+    figures = study_figures(pools, plan.strengths, MEASURED_AT, limit)
+    pd.DataFrame(figures).to_csv(folder / "figures.csv", index=False, float_format="%.6g")
     header, *rows = scale_rows(results)
     pd.DataFrame(rows, columns=header).to_csv(folder / "results.csv", index=False)
     _save_plots(plots, of_all, folder)
