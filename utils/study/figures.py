@@ -215,11 +215,19 @@ def _matched(
     if minus is not None:
         their_people, their_trainings = _draws(*minus, wanted)
         people, trainings = _less(people, their_people), _less(trainings, their_trainings)
+    several = [max(counts) > 1 for counts in zip(*_sizes(cells), strict=True)]  # people, trainings
     found: dict[float, Edges] = {}
     for at, own in people.items():
         each = trainings[at]
-        found[at] = _NONE if own is None or each is None else (own[0], *_edges(own[1]), *_edges(each[1]))
+        found[at] = _NONE
+        if own is not None and each is not None:
+            found[at] = (own[0], *_edges(own[1], several[0]), *_edges(each[1], several[1]))
     return found
+
+
+def _sizes(cells: Sequence[CellResult]) -> list[tuple[int, int]]:
+    """People and trainings of each dataset."""
+    return [_counts(pool.cells) for pool in Pool("", cells, []).by_dataset]
 
 
 def _less(draws: Draws, others: Draws) -> Draws:
@@ -258,9 +266,9 @@ def _mean(values: Sequence[Tensor]) -> Edges:
     return people.mean, low, high, _known(trainings.low), _known(trainings.high)
 
 
-def _edges(draws: Tensor) -> tuple[float | None, float | None]:
-    """The 95% interval of draws; none of draws that are all alike, as those of one training are."""
-    if bool((draws == draws[0]).all()):
+def _edges(draws: Tensor, several: bool) -> tuple[float | None, float | None]:
+    """The 95% interval of draws; none where there are not several to draw from."""
+    if not several:
         return None, None
     low, high = draws.nanquantile(_TAILS).tolist()
     return _known(low), _known(high)
