@@ -42,10 +42,8 @@ def test_they_are_the_reports_own() -> None:
         own = one(found, "damage", at=at)
         assert f"{own.value:.3f} [{own.people_low:.3f}, {own.people_high:.3f}]" == shown
     ssim = one(found, "SSIM", at=0.75)
-    assert (
-        f"{ssim.value:.3f} [{ssim.people_low:.3f}, {ssim.people_high:.3f}]"
-        == measure_table(pools, 0.75).rows[0][1]
-    )
+    shown = measure_table(pools, 0.75).rows[0][1]
+    assert f"{ssim.value:.3f} [{ssim.people_low:.3f}, {ssim.people_high:.3f}]" == shown
     assert one(found, "reaches").value == 1
     assert one(found, "training, s").value == 10
     assert (own.people, own.trainings, own.trainings_low) == (2, 1, None)

@@ -37,8 +37,9 @@ def write_study(
     judge: str,
     folder_of: Callable[[CellResult], Path],
 ) -> Path:
-    """Write report.html (its path is returned), table.md, table.tex, results.csv, figures.csv, curves.png and .svg.
+    """Write report.html, whose path it returns, table.md, table.tex, two CSVs, curves.png and curves.svg.
 
+    results.csv has a row a cell and scale, figures.csv every figure of the report with its intervals.
     Of several datasets, each has its own table and its own curves_DATASET.png and .svg besides. The same
     results give the same files.
 
