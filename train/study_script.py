@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     methods = methods_from(ImagePairs, SliderPrompts)
     args = _parser(methods).parse_intermixed_args(argv)
-    enter_config_folder()
+    scripts = enter_config_folder()
     plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, methods)
     cells = expand_cells(plan, CONFIG_FOLDER)
     _check_fits(cells)
@@ -58,13 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     todo = [cell for cell in cells if not done(cell, plan)]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
     outcomes: dict[str, Outcome] = {}
-    closing = f"report: {Path(plan.out) / 'report.html'}"
+    report = f"report: {Path(plan.out) / 'report.html'}, its figures: {Path(plan.out) / 'figures.csv'}"
+    closing = f"{report}\nnext: {_following(args, plan, scripts)}"
     try:
         runs = [cell.run for cell in todo]
-        return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes) if todo else 0
+        if todo:
+            return launch(runs, partial(worker, plan, todo, prompts), closing, outcomes)
+        print(closing)
+        return 0
     finally:  # a comparison that is stopped reports what it has
         failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
         _report(plan, cells, failed, shlex.join(["python", "study_script.py", *argv]))
+
+
+def _following(args: argparse.Namespace, plan: Plan, scripts: Path) -> str:
+    """What comes next: after a preset the whole plan, after that one more training of each cell."""
+    rest, more = args.overrides, []
+    if not args.preset:
+        rest, more = [each for each in rest if not each.startswith("seeds=")], [f"seeds={plan.seeds + 1}"]
+    return shlex.join(["python", str(scripts / "study_script.py"), f"--c={args.c}", *rest, *more])
 
 
 def _check_fits(cells: Sequence[Cell]) -> None:
