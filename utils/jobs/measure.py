@@ -121,8 +121,18 @@ def measure_images(
     page = write_measured(subjects, numbers, out / f"{name}.html", command, _title(description))
     print("\n".join([markdown_table(numbers.header, numbers.rows), *numbers.notes]))
     print(f"pictures and numbers: {page}")
-    print(f"next: {experiment.command(f'eval_scripts/{NEXT[name]}.py')}")
+    print(f"next: {_following(experiment, NEXT[name], options)}")
     return 0
+
+
+def _following(experiment: Experiment, name: str, options: argparse.Namespace) -> str:
+    """The command that measures next, of the same images where it reads any."""
+    images: list[str] = []
+    if name != "edit_table":
+        images += [f"--images={options.images}"] if options.images else []
+        images += [f"--at={scale:g}={folder}" for scale, folder in options.at]
+        images += [f"--skip={options.skip}"] if options.skip is not None else []
+    return shlex.join(shlex.split(experiment.command(f"eval_scripts/{name}.py")) + images)
 
 
 NEXT = {
