@@ -10,6 +10,7 @@ PYTHON ?= python3
 DEMO_SEEDS ?= 8
 IN_TRAIN := cd train && ../.venv/bin/python
 READY := .venv/ready
+READY_TO_TEST := .venv/ready-to-test
 
 .PHONY: demo test test-slow bench browser
 
@@ -20,14 +21,14 @@ demo: $(READY)
 	@echo "pictures over scales:  train/output/eval/edits/grid.png (larger ones in train/output/eval/image)"
 	@echo "report:                train/output/eval/edits/report.html"
 
-test: $(READY)
+test: $(READY_TO_TEST)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -m "not slow"
 
-test-slow: $(READY)
+test-slow: $(READY_TO_TEST)
 	.venv/bin/python -m pytest -m slow
 
 bench: $(READY)
@@ -43,4 +44,9 @@ $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet uv
 	.venv/bin/uv pip install --python .venv/bin/python --requirement requirements.txt
+	touch $@
+
+# The same with the extras and what tests.
+$(READY_TO_TEST): $(READY) requirements-dev.txt
+	.venv/bin/uv pip install --python .venv/bin/python --requirement requirements-dev.txt
 	touch $@

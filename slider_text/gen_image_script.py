@@ -16,7 +16,8 @@ from utils.training.sources import SliderPrompts
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
     experiment = prepare(argv, __doc__ or "", methods_from(SliderPrompts))
-    return generate_runs(experiment, "train_slider_text_script.py")
+    measuring = "../train/eval_scripts/preservation.py"
+    return generate_runs(experiment, "train_slider_text_script.py", measuring=measuring)
 
 
 if __name__ == "__main__":

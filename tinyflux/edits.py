@@ -21,7 +21,7 @@ from utils.measure.judges import Judge
 from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
 from utils.report.figures import Grid, Plot, Series, draw_grid, save_image, save_plot
-from utils.report.page import Section, Table, Text, write_report
+from utils.report.page import Section, Table, Text, fitting, slider_of_scales, write_report
 from utils.report.tables import markdown_table, write_json
 
 SHOWN = 6
@@ -118,14 +118,15 @@ def write_results(measured: Sequence[Measured], folder: Path, command: str) -> P
     plot = _plot(measured)
     save_plot(plot, folder / "readings.png")
     save_image(draw_grid(_grid(measured, max(1, SHOWN // len(measured)))), folder / "grid.png")
+    shown = min(SHOWN, fitting(len(rows) * len(measured[0].report.readings)))
     write_report(
         folder / "report.html",
         "Edits, measured",
         command,
         [
-            Section("Table", [Text(_explanation(measured)), Table(header, rows), plot]),
+            Section("Pictures", [slider_of_scales(_grid([one], shown)) for one in measured]),
+            Section("Table", [Table(header, rows), Text(_explanation(measured)), plot]),
             Section("Leak", [_leaks(measured)]),
-            Section("Pictures", [_grid([one], SHOWN) for one in measured]),
         ],
         f"{identities} generated identities that no training has seen.",
     )

@@ -23,6 +23,7 @@ from utils.measure.metrics import Readings, leakage, psnr
 from utils.models.base import Base, PromptEmbeds
 from utils.records import read_record
 from utils.report.figures import Grid, draw_grid, save_image
+from utils.report.page import Section, Slider, Table, fitting, slider_of_scales, write_report
 from utils.report.tables import markdown_table, write_json
 from utils.training.claims import claimed
 from utils.training.sources import Photograph
@@ -173,16 +174,46 @@ def at_best(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_results(measured: Sequence[Measured], portraits: int, folder: Path, command: str) -> str:
-    """Write table.md, table.json, grid.png; returns the first: all rows, then each inversion at its best."""
+    """Write table.md, table.json, grid.png and report.html.
+
+    Returns:
+        What table.md has: all rows, then each inversion at its best.
+    """
     rows = [row for one in measured for row in one.rows]
     content = {"command": command, "portraits": portraits, "rows": [asdict(row) for row in rows]}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(content, folder / "table.json")
-    tables = f"{_table(rows)}\nAt the least mean error:\n\n{_table(at_best(rows))}"
+    every, best = (markdown_table(HEADER, _cells(some)) for some in (rows, at_best(rows)))
+    tables = f"{every}\nAt the least mean error:\n\n{best}"
     text = f"{tables}\n{portraits} portraits.\n\n    {command}\n"
     write_atomically(folder / "table.md", text.encode())
     save_image(draw_grid(_grid(measured)), folder / "grid.png")
+    write_report(
+        folder / "report.html",
+        "Edits of portraits",
+        command,
+        [
+            Section("Pictures", [_slider(measured)]),
+            Section("At the least mean error", [Table(HEADER, _cells(at_best(rows)))]),
+            Section("All", [Table(HEADER, _cells(rows))]),
+        ],
+        f"{portraits} portraits that the base never saw; the truth is what the face world renders of them.",
+    )
     return text
+
+
+def _slider(measured: Sequence[Measured]) -> Slider:
+    """One portrait of each inversion and edit, between the portrait and the truth."""
+    grid, shown = _grid(measured), measured[: fitting(len(measured[0].pictures))]
+    edits = Grid(
+        [one.pictures[1:-1] for one in shown],
+        grid.column_labels[1:-1],
+        grid.row_labels[: len(shown)],
+        "slider scale",
+        caption=grid.caption,
+    )
+    portraits = {"portrait": [one.pictures[0] for one in shown]}
+    return slider_of_scales(edits, portraits, {"truth": [one.pictures[-1] for one in shown]})
 
 
 def _grid(measured: Sequence[Measured]) -> Grid:
@@ -198,23 +229,23 @@ def _grid(measured: Sequence[Measured]) -> Grid:
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
-    header = ["inversion", "edit", "skip", "scale", "reconstruction dB", "its error"]
-    header += ["untouched dB", "edit dB"]
-    header += ["in place dB", "moved", "error", "training s", "sweep s"]
-    return markdown_table(
-        header,
+HEADER = [
+    *("inversion", "edit", "skip", "scale", "reconstruction dB", "its error", "untouched dB", "edit dB"),
+    *("in place dB", "moved", "error", "training s", "sweep s"),
+]
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    return [
         [
-            [
-                *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
-                *(f"{row.reconstruction_psnr:.1f}", f"{row.reconstruction_error:.3f}"),
-                *(f"{row.untouched_psnr:.1f}", f"{row.edit_psnr:.1f}"),
-                *(f"{row.in_place_psnr:.1f}", f"{row.moved:.0%}", f"{row.error:.3f}"),
-                *(f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
-            ]
-            for row in rows
-        ],
-    )
+            *(row.inversion, row.edit, str(row.skip), f"{row.scale:g}"),
+            *(f"{row.reconstruction_psnr:.1f}", f"{row.reconstruction_error:.3f}"),
+            *(f"{row.untouched_psnr:.1f}", f"{row.edit_psnr:.1f}"),
+            *(f"{row.in_place_psnr:.1f}", f"{row.moved:.0%}", f"{row.error:.3f}"),
+            *(f"{row.training_seconds:.1f}", f"{row.sweep_seconds:.1f}"),
+        ]
+        for row in rows
+    ]
 
 
 def _run(config: Config, index: int) -> RealRun:

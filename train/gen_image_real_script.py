@@ -16,7 +16,7 @@ from utils.training.sources import Photograph
 def main(argv: Sequence[str] | None = None) -> int:
     """Edit; the exit status as in `run_all`."""
     experiment = prepare(argv, __doc__ or "", methods_from(Photograph))
-    return generate_photographs(experiment, "train_image_real_script.py")
+    return generate_photographs(experiment, "train_image_real_script.py", "eval_scripts/preservation.py")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from utils.training.sources import ImagePairs
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
     experiment = prepare(argv, __doc__ or "", methods_from(ImagePairs))
-    return generate_runs(experiment, "train_image_script.py")
+    following = "edit_table" if experiment.config.judge == "probe" else "slider"
+    return generate_runs(experiment, "train_image_script.py", f"eval_scripts/{following}.py")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     methods = methods_from(ImagePairs, SliderPrompts)
     args = _parser(methods).parse_intermixed_args(argv)
-    enter_config_folder()
+    scripts = enter_config_folder()
     plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, methods)
     cells = expand_cells(plan, CONFIG_FOLDER)
     _check_fits(cells)
@@ -69,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
     outcomes: dict[str, Outcome] = {}
     folder = report_folder(Path(plan.out), [cell.run.name for cell in cells])
-    closing = f"report: {folder / 'report.html'}"
-    closing += f", beside that of more cells in {plan.out}" if folder != Path(plan.out) else ""
+    report = f"report: {folder / 'report.html'}, its figures: {folder / 'figures.csv'}"
+    report += f", beside that of more cells in {plan.out}" if folder != Path(plan.out) else ""
+    closing = f"{report}\nnext: {_following(args, plan, scripts)}"
     try:
         runs = [cell.run for cell in todo]
         if todo:
@@ -80,6 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:  # a comparison that is stopped reports what it has
         failed = {name: outcome.fault for name, outcome in outcomes.items() if not outcome.path}
         _report(plan, cells, failed, folder, shlex.join(["python", "study_script.py", *argv]))
+
+
+def _following(args: argparse.Namespace, plan: Plan, scripts: Path) -> str:
+    """What comes next: after a preset the whole plan, after that one more training of each cell."""
+    rest, more = args.overrides, []
+    if not args.preset:
+        rest, more = [each for each in rest if not each.startswith("seeds=")], [f"seeds={plan.seeds + 1}"]
+    return shlex.join(["python", str(scripts / "study_script.py"), f"--c={args.c}", *rest, *more])
 
 
 def _check_fits(cells: Sequence[Cell]) -> None:

@@ -5,6 +5,7 @@ found. Scripts hand their `main` to `run_cli`, which prints that line and leaves
 exception is a fault of ours and keeps its traceback.
 """
 
+import atexit
 import difflib
 import errno
 import os
@@ -49,6 +50,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     Ctrl-C, and 141 (128 + SIGPIPE), without a word, where whoever read the output has gone, as `head` does.
     Any other exception keeps its traceback.
     """
+    statuses = _end_at_once() if main.__module__ == "__main__" else []  # the process's own command
     try:
         status = _status_of(main)
         sys.stdout.flush()
@@ -69,7 +71,29 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
             print(f"error: {shown(_refused(error))}", file=sys.stderr)
         else:  # a library's own, of no system call
             raise
+    if isinstance(status, int):
+        statuses.append(status)
     sys.exit(status)
+
+
+def _end_at_once() -> list[int]:
+    """Let the process end without Python's taking itself down, which takes a second where torch is there.
+
+    Registered before any library is there, so that it comes last of all that is done at exit.
+
+    Returns:
+        Where the exit status goes; without one, as after a traceback, everything goes its usual way.
+    """
+    statuses: list[int] = []
+
+    def end() -> None:
+        if statuses:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(statuses[0])
+
+    atexit.register(end)
+    return statuses
 
 
 def _status_of(main: Callable[[], int | None]) -> int | str:

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,10 +11,20 @@ import pytest
 from PIL import Image
 
 from utils.report.figures import Grid, Plot, Series
-from utils.report.page import Section, Table, Text, write_report
+from utils.report.page import (
+    FEW,
+    MOST,
+    Section,
+    Slider,
+    Table,
+    Text,
+    fitting,
+    slider_of_scales,
+    write_report,
+)
 
 COMMAND = "python eval_scripts/edit_table.py --c=train_image 'prompt=a <b> & c'"
-VOID = {"meta", "link", "img", "source"}
+VOID = {"meta", "link", "img", "source", "input"}
 
 
 class Page(HTMLParser):
@@ -93,6 +104,43 @@ def test_small_tiles_are_inlined_without_loss(tmp_path: Path) -> None:
     write_report(tmp_path / "r.html", "t", "c", [Section("s", [Grid([[tile]])])])
     (data,) = re.findall(r"image/webp;base64,([^\"]+)", (tmp_path / "r.html").read_text(encoding="utf-8"))
     assert Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB").tobytes() == tile.tobytes()
+
+
+def test_a_slider_runs_the_one_script_that_the_policy_knows(tmp_path: Path) -> None:
+    faces = [[Image.effect_noise((20, 20), spread).convert("RGB") for spread in (10, 40, 90)]]
+    grid = Grid(faces, ["-1", "0", "0.8"], ["seed <7>"], "slider scale")
+    slider = slider_of_scales(grid, {"was": faces[0][:1]})
+    write_report(tmp_path / "r.html", "t", "c", [Section("s", [slider])])
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    elements = Page(page).elements
+    (pull,) = [attrs for tag, attrs in elements if tag == "input" and attrs["type"] == "range"]
+    assert (pull["min"], pull["max"], pull["value"], pull["aria-valuetext"]) == ("0", "2", "2", "0.8")
+    assert pull["data-labels"] == '["-1", "0", "0.8"]'
+    alts = [attrs["alt"] for tag, attrs in elements if tag == "img"]
+    assert alts == ["seed <7>, was", *(f"seed <7>, slider scale {scale}" for scale in ("-1", "0", "0.8"))]
+
+
+def test_a_page_of_many_pictures_stays_small(tmp_path: Path) -> None:
+    assert fitting(6) * 6 <= MOST
+    assert fitting(1000) == 1
+    row = [Image.effect_noise((192, 192), 60).convert("RGB")] * 61
+    sizes = []
+    for count in (FEW, FEW + 1):
+        slider = slider_of_scales(Grid([row[:count]], list(map(str, range(count)))))
+        write_report(tmp_path / "r.html", "t", "c", [Section("s", [slider])])
+        sizes.append((tmp_path / "r.html").stat().st_size)
+    assert sizes[1] < sizes[0]  # one more, and smaller
+
+
+def test_a_slider_that_does_not_line_up_is_refused() -> None:
+    face = Image.new("RGB", (8, 8))
+    with pytest.raises(ValueError, match="expected a first column of 1 labelled ones, found 1"):
+        Slider(Grid([[face]], ["0"]), first=1)
+    with pytest.raises(ValueError, match="expected 1 pictures of was, one a row, found 2"):
+        Slider(Grid([[face]], ["0"]), {"was": [face, face]})
 
 
 def test_rows_that_do_not_line_up_are_refused() -> None:

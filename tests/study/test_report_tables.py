@@ -37,6 +37,7 @@ def test_the_markdown_has_the_extremes_at_both_ends(written: Path) -> None:
 
 def test_the_page_and_the_markdown_have_the_same_cells(written: Path) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
+    assert page.index('class="slider') < page.index('<table class="data"')  # pictures first
     table = page[page.index("<table") : page.index("</table>")]
     found = [re.findall("<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in table.split("</tr>")]
     assert [line for line in found if line] == parsed((written / "table.md").read_text(encoding="utf-8"))
@@ -44,7 +45,10 @@ def test_the_page_and_the_markdown_have_the_same_cells(written: Path) -> None:
 
 def test_the_latex_is_escaped_and_says_what_made_it(written: Path) -> None:
     latex = (written / "table.tex").read_text(encoding="utf-8")
-    assert latex.count(f"% made by: {COMMAND}\n\\begin{{tabular}}{{lrrrrrr}}\n\\toprule\n") == 3
+    assert latex.startswith("% needs \\usepackage{booktabs} in the preamble\n")
+    assert latex.count(f"% made by: {COMMAND}\n\\begin{{table}}[tb]\n\\centering\n\\caption{{Damage (") == 3
+    assert latex.count("\\begin{tabular}{lrrrrrr}\n\\toprule\n") == 3
+    assert re.findall(r"\\label{(.*)}", latex) == ["tab:all-datasets", "tab:glasses", "tab:age"]
     assert "method & cells & 25\\% & 50\\% & 75\\% & 100\\% & reaches \\\\\n\\midrule" in latex
     perfect = " & ".join(["0.000 [0.000, 0.000]"] * 4)
     assert f"perfect\\_editor & 4/4 & {perfect} & 200\\% \\\\" in latex
@@ -54,12 +58,14 @@ def test_the_latex_is_escaped_and_says_what_made_it(written: Path) -> None:
 
 
 def test_what_latex_reads_as_a_command_is_escaped() -> None:
-    (row,) = [line for line in latex_table(Numbers(["n"], [["a_b & 5% #1 $x"]])).splitlines() if "1" in line]
+    latex = latex_table(Numbers(["n"], [["a_b & 5% #1 $x"]]), "5% of a_b", "tab:n")
+    (row,) = [line for line in latex.splitlines() if "#1" in line]
     assert row == r"a\_b \& 5\% \#1 \$x \\"
-    assert "\n{[}0, 1]" in latex_table(Numbers(["n"], [["[0, 1]"]]))
-    assert latex_table(Numbers(["a", "b"], [["1", "2"], ["3", "4"]])) == (
+    assert "\\caption{5\\% of a\\_b}\n\\label{tab:n}\n" in latex
+    assert "\n{[}0, 1]" in latex_table(Numbers(["n"], [["[0, 1]"]]), "", "")
+    assert latex_table(Numbers(["a", "b"], [["1", "2"], ["3", "4"]]), "c", "tab:n").endswith(
         "\\begin{tabular}{lr}\n\\toprule\na & b \\\\\n\\midrule\n1 & 2 \\\\\n3 & 4 \\\\\n"
-        "\\bottomrule\n\\end{tabular}\n"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
     )
 
 

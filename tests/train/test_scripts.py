@@ -61,7 +61,8 @@ def test_train_then_generate(site: Path, script: Script, loads: list) -> None:
         folder = site / "output/eval/image" / dataset / RUN.format(dataset) / "2epoch_a_cat"
         images = {f"skip{skip}_scale{scale}.png" for skip in (1, 2) for scale in ("0.00", "0.50", "-1.00")}
         per_seed = {f"{seed}/{name}" for seed in (6666, 6667) for name in {*images, "prompt.txt"}}
-        assert files(folder) == {*per_seed, "6666.png", "6667.png", "record.json", "made_with.json"}
+        beside = {"6666.png", "6667.png", "record.json", "index.html", "made_with.json"}
+        assert files(folder) == per_seed | beside
         assert str(folder.relative_to(site)) in out
     assert (len(loads), adapter_names(loads[1].transformer)) == (2, [])
     assert not {"text_encoder", "tokenizer"} & set(loads[1].parts)

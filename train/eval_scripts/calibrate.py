@@ -18,6 +18,7 @@ options:
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -40,7 +41,7 @@ from utils.training.sources import ImagePairs
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write; 0 as the exit status."""
     args = _parser().parse_intermixed_args(argv)
-    enter_config_folder()
+    scripts = enter_config_folder()
     args.lora = find_lora(args.lora)
     from utils.lora.files import read_metadata, update_metadata
 
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     update_metadata(args.lora, calibration.metadata())
     print(json.dumps(asdict(calibration), indent=1))
     print(f"slider: {calibration.in_words()}")
+    generate = ["python", str(scripts / "gen_image_script.py"), "--c=train_image"]
+    lora = [f"datasets=[{run.dataset}]", "use_trained_lora_path=1", f"trained_lora_path={args.lora}"]
+    print(f"next: {shlex.join([*generate, *lora])}")
     return 0
 
 

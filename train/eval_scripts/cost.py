@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     write_records(records, out / "cost", COLUMNS, command=command)
     print(markdown_table(COLUMNS, rows))
+    print(f"next: {experiment.command('eval_scripts/slider.py')}")
     return 0
 
 

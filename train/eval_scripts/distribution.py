@@ -17,7 +17,8 @@ from tinyflux.judge import face_probe
 from utils.arguments import Parser, path_option
 from utils.errors import UserError, run_cli
 from utils.files import find_images
-from utils.jobs.measure import Row, Subject, measure_images
+from utils.jobs.measure import Subject, measure_images
+from utils.jobs.measured_rows import Row
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from tinyflux.judge import face_probe
 from utils.arguments import Parser
 from utils.errors import run_cli
-from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
+from utils.jobs.measure import Subject, measure_images
+from utils.jobs.measured_rows import Row, rows_by_scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from utils.measure.measures import strength_measures
 
         measures = strength_measures(subject.tools, subject.pairs, options.text, subject.available_judge)
-        return rows_by_scale(subject, measures)
+        return rows_by_scale(subject.run.name, subject.series, measures)
 
     return measure_images(rest, "edit_strength", __doc__ or "", rows_of, face_probe, argv)
 

@@ -75,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             measured, options.out, shlex.join(["python", "eval_scripts/edit_table.py", *argv])
         )
 
-    status = run_all(experiment.runs, measure_one, f"pictures: {options.out / 'grid.png'}")
+    photographs = ["--c=train_image_real", f"semantic_lora_path={experiment.runs[0].lora_paths[0]}"]
+    on_base = [argument for argument in experiment.arguments if argument.startswith("base=")]
+    script = str(experiment.scripts / "gen_image_real_script.py")
+    following = shlex.join(["python", script, *photographs, *on_base])
+    closing = f"pictures: {options.out / 'report.html'}, with a slider to drag\nnext: {following}"
+    status = run_all(experiment.runs, measure_one, closing)
     if measured:
         print("\n" + markdown_table(*results_table(measured)))
     return status

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from tinyflux.judge import face_probe
 from utils.errors import run_cli
-from utils.jobs.measure import Row, Subject, measure_images, rows_by_scale
+from utils.jobs.measure import Subject, measure_images
+from utils.jobs.measured_rows import Row, rows_by_scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +22,9 @@ def rows_of(subject: Subject) -> list[Row]:
     """Every preservation measure at every scale."""
     from utils.measure.measures import preservation_measures
 
-    return rows_by_scale(subject, preservation_measures(subject.tools, subject.available_judge))
+    return rows_by_scale(
+        subject.run.name, subject.series, preservation_measures(subject.tools, subject.available_judge)
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ options of its own:
   --edit NAME=FILE    an attribute and the LoRA that edits it; as many as you like
   --portraits N       how many (32)
   --inversions LIST   names as in `inversion` (all of them); lora trains one LoRA a portrait, if there is none
-  --out FOLDER        where table.md, table.json and grid.png go (output/eval/real)
+  --out FOLDER        where report.html, table.md, table.json, grid.png go (output/eval/real)
 """
 
 import argparse
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # after every inversion, so that a table cut off keeps what it has
         table = write_results(measured, options.portraits, options.out, command)
     print(table)
+    print(f"pictures and numbers: {options.out / 'report.html'}")
+    print(f"next: {experiment.command('gen_image_real_script.py')}")
     return 0
 
 

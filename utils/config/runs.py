@@ -178,6 +178,11 @@ class Run:
         """One seed's captioned grid: a column a scale, a row a skip."""
         return self.seeds_folder / f"{seed}.png"
 
+    @property
+    def page_path(self) -> Path:
+        """The images of all seeds as a web page."""
+        return self.seeds_folder / "index.html"
+
     def gif_path(self, seed: int, skip: int, others: Sequence[float] = ()) -> Path:
         """One seed's slider moving, such as 6666_skip14.gif; `others`: the other LoRAs' scales, held."""
         held = "".join(f"_{_decimals(scale)}" for scale in others)

@@ -81,6 +81,7 @@ def write_seed(
     images: Mapping[int, Mapping[Scale, Image.Image]],
     loras: Sequence[Path],
     note: str,
+    original: Image.Image | None = None,
 ) -> Path:
     """Write one seed's images by skip and scale, their grid, and GIFs if wanted.
 
@@ -92,6 +93,7 @@ def write_seed(
         images: {skip: {scale: image}}.
         loras: the edits' files, one for each number in a scale.
         note: for the end of the caption.
+        original: what is edited, to stand first in each of the grid's rows.
 
     Returns:
         The grid's path.
@@ -105,14 +107,15 @@ def write_seed(
 
     # A grid of all, a column a scale.
     config, names = run.config, [_short(path) for path in loras]
+    first = [] if original is None else [original]
     grid = Grid(
-        rows=[list(row.values()) for row in rows.values()],
-        column_labels=[f"{scale:g}" for scale in next(iter(rows.values()))],
+        rows=[[*first, *row.values()] for row in rows.values()],
+        column_labels=[*["original" for _ in first], *(f"{scale:g}" for scale in next(iter(rows.values())))],
         row_labels=[_row_label(skip, others, names, len(images)) for skip, others in rows]
         if len(rows) > 1
         else (),
         column_axis="slider scale" if len(names) == 1 else f"{names[0]}, slider scale",
-        title=run.dataset if len(names) == 1 else " and ".join(names),
+        title=edit_name(run),
         caption=f"seed {seed}, skip {', '.join(map(str, images))} of {config.num_inference_steps} steps, "
         f"guidance {config.guidance_scale:g}\n{note}\n" + "\n".join(map(str, loras)),
     )
@@ -124,6 +127,15 @@ def write_seed(
         if config.save_gif and len(row) > 1:
             save_gif([row[scale] for scale in sorted(row)], run.gif_path(seed, skip, others))
     return run.grid_path(seed)
+
+
+def edit_name(run: Run) -> str:
+    """What is seen in a run's images: the edit, or the edits and of a photograph which."""
+    if isinstance(run, RealRun):
+        return f"{_short(Path(run.config.semantic_lora_path))}, photograph {run.photograph.stem}"
+    if run.config.use_trained_lora_path:
+        return " and ".join(map(_short, run.lora_paths))
+    return run.dataset
 
 
 def _row_label(skip: int, others: Sequence[float], names: Sequence[str], skips: int) -> str:
@@ -152,7 +164,8 @@ def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits:
         f" ({config.inversion_rule}, w {config.semantic_cfg_scale:g})" if config.inversion == "lora" else ""
     )
     note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{prompt}"'
-    grid = write_seed(run, seed, squares, [Path(config.semantic_lora_path)], note)
+    original = to_images(photo.pixels[None])[0]
+    grid = write_seed(run, seed, squares, [Path(config.semantic_lora_path)], note, original)
     for skip, by_scale in edits.items():
         for scale in run.config.scales:
             path = run.image_path(seed, skip, scale)
@@ -180,13 +193,8 @@ def generate_photo_run(
     prompts: Sequence[str],
     embeds: Mapping[str, PromptEmbeds],
 ) -> Path:
-    """Write a photograph's edits and grids, one prompt and one of each a seed; returns their folder.
-
-    Where neither noise nor prompt tells the seeds apart, the first stands for all.
-    """
+    """Write a photograph's edits and grids, one prompt and one of each a seed; returns their folder."""
     remove_unfinished(run.seeds_folder, own=False)
-    alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
-    prompts_and_seeds = list(zip(seeds, prompts, strict=True))
     with ExitStack() as loras:
         semantic, other_base = Path(run.config.semantic_lora_path), run.config.other_base
         loras.enter_context(applied_lora(base.transformer, semantic, other_base=other_base))
@@ -194,7 +202,14 @@ def generate_photo_run(
             loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
         loras.enter_context(forwards_reported(base))
         claim_images(run)
-        for seed, prompt in prompts_and_seeds[:1] if alike else prompts_and_seeds:
+        for seed, prompt in photo_seeds(run, seeds, prompts).items():
             edits = edit_photo(run, base, photo, seed, embeds[prompt])
             write_photo_edits(run, seed, prompt, photo, edits)
     return run.seeds_folder
+
+
+def photo_seeds(run: RealRun, seeds: Sequence[int], prompts: Sequence[str]) -> dict[int, str]:
+    """The prompt of each seed of a photograph's edits: of the first alone where nothing tells them apart."""
+    alike = not inversion_of(run.config).uses_noise and len(set(prompts)) == 1
+    by_seed = dict(zip(seeds, prompts, strict=True))
+    return {seeds[0]: prompts[0]} if alike else by_seed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,16 +18,18 @@ from utils.generation.prompts_and_seeds import (
 )
 from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
-from utils.machine import check_writable
+from utils.machine import check_writable, heavy_imports
 from utils.training.claims import trained_otherwise
 
 
-def generate_runs(experiment: Experiment, train_script: str) -> int:
+def generate_runs(experiment: Experiment, train_script: str, following: str = "", measuring: str = "") -> int:
     """Generate with the LoRA of every run, or list what would be for a dry run.
 
     Args:
         experiment: what to generate.
         train_script: the script that trains its runs, to say when a LoRA is missing.
+        following: the script that comes next with the same config.
+        measuring: in place of it, the script that reads the first run's images by another config.
 
     Returns:
         The exit status as in `run_all`.
@@ -50,22 +54,27 @@ def generate_runs(experiment: Experiment, train_script: str) -> int:
     if not experiment.config.use_trained_lora_path:
         tell_other_settings(runs)
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
-    from utils.generation.gallery import generate_run  # here, so that the checks above come at once
+    with heavy_imports():  # here, so that the checks above come at once
+        from utils.generation.gallery import edit_name, generate_run
+        from utils.generation.page import write_page
+
+    def generate_one(run: Run) -> Path:
+        folder = generate_run(run, base, seeds, prompts[run.name], embeds)
+        write_page(run, edit_name(run), dict(zip(seeds, prompts[run.name], strict=True)), _typed(experiment))
+        return folder
 
     print(f"seeds: {', '.join(map(str, seeds))}")
-    return run_all(
-        runs,
-        lambda run: generate_run(run, base, seeds, prompts[run.name], embeds),
-        f"each seed's grid is SEED.png in there, beginning with {seeds[0]}.png",
-    )
+    command = _measuring(experiment, measuring, runs[0]) if measuring else experiment.command(following)
+    return run_all(runs, generate_one, _closing(runs, seeds, command))
 
 
-def generate_photographs(experiment: Experiment, train_script: str) -> int:
+def generate_photographs(experiment: Experiment, train_script: str, measuring: str) -> int:
     """Edit every photograph of a config, or list what would be for a dry run.
 
     Args:
         experiment: what to edit, and how.
         train_script: the script that trains inversion LoRAs, to say when one is missing.
+        measuring: the script that comes next, for the first photograph's images.
 
     Returns:
         The exit status as in `run_all`.
@@ -96,8 +105,11 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     prompts = {run.name: choose_prompts(run, seeds) for run in runs}
 
     # here, so that the checks above come at once
-    from utils.generation.gallery import generate_photo_run
-    from utils.training.sources import Photograph
+    with heavy_imports():
+        from utils.data.pixels import to_images
+        from utils.generation.gallery import edit_name, generate_photo_run, photo_seeds
+        from utils.generation.page import write_page
+        from utils.training.sources import Photograph
 
     photos = {run.name: Photograph.of(run).photo for run in runs}
     for run in runs:
@@ -107,9 +119,13 @@ def generate_photographs(experiment: Experiment, train_script: str) -> int:
     base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
 
     def edit_one(run: RealRun) -> Path:
-        return generate_photo_run(run, base, photos[run.name], seeds, prompts[run.name], embeds)
+        photo, of_run = photos[run.name], prompts[run.name]
+        folder = generate_photo_run(run, base, photo, seeds, of_run, embeds)
+        original = {"original": to_images(photo.pixels[None])[0]}
+        write_page(run, edit_name(run), photo_seeds(run, seeds, of_run), _typed(experiment), original)
+        return folder
 
-    return run_all(runs, edit_one, f"each photograph's grid is SEED.png in there, here {seeds[0]}.png")
+    return run_all(runs, edit_one, _closing(runs, seeds, _measuring(experiment, measuring, runs[0])))
 
 
 def _or_not_yet(path: Path) -> str:
@@ -122,3 +138,24 @@ def tell_other_settings(runs: Sequence[Run]) -> None:
     for run in runs:
         if told := trained_otherwise(run):
             print(f"{told}; it is used as it is", flush=True)
+
+
+def _measuring(experiment: Experiment, script: str, run: Run) -> str:
+    """The command that measures a run's images by the pairs' config, on the same base."""
+    base = [argument for argument in experiment.arguments if argument.startswith("base=")]
+    images = [f"--skip={run.config.skips[0]}", f"--images={run.seeds_folder.absolute()}"]
+    return shlex.join(["python", str(experiment.scripts / script), "--c=train_image", *base, *images])
+
+
+def _typed(experiment: Experiment) -> str:
+    """The command line that generates, for the page."""
+    return experiment.command(Path(sys.argv[0]).name)
+
+
+def _closing(runs: Sequence[Run], seeds: Sequence[int], following: str) -> str:
+    """Where to look, and what comes next."""
+    pages = str(runs[0].page_path) if len(runs) == 1 else f"{runs[0].page_path.name} in each of them"
+    grids = f"{seeds[0]}.png" + (" and so on" if len(seeds) > 1 else "")
+    return (
+        f"pictures: {pages} (a slider to drag in a browser); as sheets, {grids} beside it\nnext: {following}"
+    )

@@ -5,31 +5,29 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import choose_seeds
+from utils.jobs.measured_rows import Row, write_rows
 from utils.jobs.prepare import Experiment, check_weights, list_runs, load_base, prepare
 from utils.machine import check_writable, resolve_device
 from utils.training.methods import methods_from
 from utils.training.sources import ImagePairs
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from utils.data.pairs import ImagePair
     from utils.generation.gallery_reader import ImageSeries
     from utils.measure.encoders import Unavailable
     from utils.measure.instruments import Instruments, Probe, Tools, Views
     from utils.measure.judges import Judge
-    from utils.measure.measures import Measures
 
 OPTIONS = """
 options of its own:
@@ -69,19 +67,6 @@ class Subject:
         from utils.measure.encoders import Unavailable
 
         return None if isinstance(self.judge, Unavailable) else self.judge
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure of one run: at a scale, or of the whole slider (scale None)."""
-
-    run: str
-    scale: float | None
-    measure: str
-    values: Tensor | Unavailable | None
-    """(B,), or (1,) for what is measured over all identities; None where it has no value."""
-    note: str = ""
-    """What to know before believing it."""
 
 
 def measure_images(
@@ -142,12 +127,21 @@ def measure_images(
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
     by_pairs = any(judge_of(config, probe) == "pairs" for probe in probes)
     views = base_views(experiment) if by_pairs else None
-    rows: list[Row] = []
-    for subject in zip(experiment.runs, series, pairs, probes, strict=True):
-        run, of_run, own_pairs, probe = subject
-        rows += rows_of(Subject(run, of_run, own_pairs, Instruments(tools, probe, views)))
+    of_runs = zip(experiment.runs, series, pairs, probes, strict=True)
+    subjects = [
+        Subject(run, of_run, own_pairs, Instruments(tools, probe, views))
+        for run, of_run, own_pairs, probe in of_runs
+    ]
+    rows = [row for subject in subjects for row in rows_of(subject)]
     command = shlex.join(["python", f"eval_scripts/{name}.py", *(argv if typed is None else typed)])
-    print(write_rows(rows, out / name, command, options.require, doubts))
+    numbers = write_rows(rows, out / name, command, options.require, doubts)
+    from utils.jobs.measure_page import write_measured
+    from utils.report.tables import markdown_table
+
+    page = write_measured(subjects, numbers, out / f"{name}.html", command, _title(description))
+    print("\n".join([markdown_table(numbers.header, numbers.rows), *numbers.notes]))
+    print(f"pictures and numbers: {page}")
+    print(f"next: {_following(experiment, NEXT[name], options)}")
     return 0
 
 
@@ -160,86 +154,33 @@ def base_views(experiment: Experiment) -> Views:
     return BaseViews(base, embeds[""], config.guidance_scale, config.batch_size_gen)
 
 
-COLUMNS = ["run", "scale", "measure", "mean", "low", "high", "count", "finite", "note"]
-"""Of the files of measures."""
+def _following(experiment: Experiment, name: str, options: argparse.Namespace) -> str:
+    """The command that measures next, of the same images where it reads any."""
+    images: list[str] = []
+    if name != "edit_table":
+        images += [f"--images={options.images}"] if options.images else []
+        images += [f"--at={scale:g}={folder}" for scale, folder in options.at]
+        images += [f"--skip={options.skip}"] if options.skip is not None else []
+    return shlex.join(shlex.split(experiment.command(f"eval_scripts/{name}.py")) + images)
 
 
-def rows_by_scale(subject: Subject, measures: Measures) -> list[Row]:
-    """A row for every measure of the images at every scale against those at scale 0."""
-    from utils.measure.measures import evaluate
+NEXT = {
+    "edit_strength": "preservation",
+    "preservation": "slider",
+    "slider": "edit_table",
+    "distribution": "preservation",
+}
+"""What is measured after which."""
 
-    return [
-        Row(subject.run.name, scale, name, values)
-        for scale, by_name in evaluate(subject.series, measures).items()
-        for name, values in by_name.items()
-    ]
+
+def _title(description: str) -> str:
+    """A command's first line, without its colon and what follows."""
+    return description.strip().splitlines()[0].partition(":")[0].rstrip(".")
 
 
 def folder_of(experiment: Experiment) -> Path:
     """Where a config's measures go."""
     return Path("output/eval/measures") / experiment.arguments[0].removeprefix("--c=")
-
-
-def write_rows(
-    rows: Sequence[Row],
-    path: Path,
-    command: str,
-    require: bool = False,
-    doubts: Mapping[str, Sequence[str]] | None = None,
-) -> str:
-    """Write path.csv and path.json; returns the printed table, with what is not available and why below.
-
-    Args:
-        rows: what was measured.
-        path: of the files, without suffix.
-        command: that made them.
-        require: whether it is an error if any measure is not available.
-        doubts: what is to be known of a run's images before any figure is believed, by its name.
-
-    Raises:
-        UserError: with `require`, if any measure is not available; the files are written all the same.
-    """
-    from utils.measure.encoders import Unavailable
-    from utils.measure.metrics import bootstrap_mean
-    from utils.report.tables import markdown_table, write_records
-
-    absent = list(dict.fromkeys(str(row.values) for row in rows if isinstance(row.values, Unavailable)))
-    doubts = doubts or {}
-    notes = [note for note in dict.fromkeys(row.note for row in rows) if note]
-    notes += [doubt for of_run in doubts.values() for doubt in of_run]
-
-    # A record of each row for the files, a cell of it for the table.
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    records: list[dict[str, Any]] = []
-    for row in rows:
-        scale = "" if row.scale is None else f"{row.scale:g}"
-        record: dict[str, Any] = {"run": row.run, "scale": scale, "measure": row.measure}
-        record["note"] = "; ".join(filter(None, [row.note, *doubts.get(row.run, [])]))
-        if row.values is None:
-            cell = "none"
-        elif isinstance(row.values, Unavailable):
-            cell, record["note"] = "not available", str(row.values)
-        else:
-            finite = row.values.isfinite()
-            record |= {"count": len(finite), "finite": int(finite.sum()), "mean": row.values.mean().item()}
-            cell = f"{record['mean']:.3f}"
-            if finite.all():
-                interval = bootstrap_mean(row.values)
-                cell, record["low"], record["high"] = f"{interval:.3f}", interval.low, interval.high
-        cells.setdefault((row.run, scale), {})[row.measure] = cell
-        records.append(record)
-
-    # The files are written whatever is missing.
-    write_records(records, path, COLUMNS, command=command)
-    if require and absent:
-        raise UserError("; ".join(absent))
-
-    measures = list(dict.fromkeys(row.measure for row in rows))
-    table = markdown_table(
-        ["run", "scale", *measures],
-        [[*key, *(of_row.get(measure, "") for measure in measures)] for key, of_row in cells.items()],
-    )
-    return "\n".join([table, *notes, *absent])
 
 
 def _series(run: Run, options: argparse.Namespace) -> ImageSeries:

@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.jobs.amounts import check_amounts
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
-from utils.machine import REPOSITORY, launched, resolve_device, resolve_model_path
+from utils.machine import REPOSITORY, heavy_imports, launched, resolve_device, resolve_model_path
 from utils.models.families import Family, family_at, train_methods
 from utils.names import find_lora
 from utils.training.methods import method_of
@@ -202,12 +202,13 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
         UserError: for a CUDA index that is not there, a model that is not complete or too large for the
             device, or several processes where nothing is trained.
     """
-    import torch
+    with heavy_imports():
+        import torch
 
-    from utils.models.base import load_base_model
-    from utils.models.compiling import compile_blocks
-    from utils.models.memory import out_of_memory
-    from utils.training.distributed import join, process_count, shard, sharding
+        from utils.models.base import load_base_model
+        from utils.models.compiling import compile_blocks
+        from utils.models.memory import out_of_memory
+        from utils.training.distributed import join, process_count, shard, sharding
 
     if launched() and not experiment.training:
         raise UserError("accelerate launch: expected a script that trains; run this one with python")

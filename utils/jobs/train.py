@@ -13,7 +13,7 @@ from utils.files import write_atomically
 from utils.jobs.calibrate import ProbeOf, calibrate_trained, identities_prompts, is_calibrated
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare, run_all
-from utils.machine import check_writable, launched
+from utils.machine import check_writable, heavy_imports, launched
 from utils.models.families import family_at
 from utils.training.claims import claimed, is_trained
 from utils.training.methods import method_of
@@ -89,8 +89,9 @@ def training_worker(
         prompt for run in runs for prompt in (*sources[run.name].prompts, *_of_calibration(run, sources))
     ]
     base, embeds = load_base(experiment, prompts)
-    from utils.training.distributed import entered_by_main, on_main, shared_faults
-    from utils.training.trainer import train_run
+    with heavy_imports():
+        from utils.training.distributed import entered_by_main, on_main, shared_faults
+        from utils.training.trainer import train_run
 
     looked: set[Source] = set()
 

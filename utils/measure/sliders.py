@@ -214,6 +214,29 @@ def matched_evenly(
     Returns:
         As `matched`; None where the mean strength of any group never reaches it.
     """
+    alone = all(len(strength) == 1 for strength, _ in groups)
+    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    found: dict[float, Interval | None] = {}
+    for target, matched_at in matched_draws(groups, wanted, resamples, seed).items():
+        found[target] = None
+        if matched_at is not None:
+            mean, reached = matched_at
+            low, high = (math.nan, math.nan) if alone else reached.nanquantile(tails).tolist()
+            found[target] = Interval(mean, low, high)
+    return found
+
+
+def matched_draws(
+    groups: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[float], resamples: int = 2000, seed: int = 0
+) -> dict[float, tuple[float, Tensor] | None]:
+    """What `matched_evenly` takes its intervals from, for differences: draws of one seed are paired.
+
+    Args:
+        groups, wanted, resamples, seed: as of `matched_evenly`.
+
+    Returns:
+        {wanted: mean and its (resamples,) draws, NaN where one does not reach it}, None as there.
+    """
     generator = torch.Generator().manual_seed(seed)
     targets = [float(target) for target in wanted]
     points: dict[float, list[Tensor | None]] = {target: [] for target in targets}
@@ -230,17 +253,12 @@ def matched_evenly(
             drawn[target].append((_crossing(curves, target) * means).sum(dim=1))  # NaN where not reached
 
     # All groups count alike.
-    alone = all(len(strength) == 1 for strength, _ in groups)
-    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    found: dict[float, Interval | None] = {}
+    found: dict[float, tuple[float, Tensor] | None] = {}
     for target in targets:
-        reached = torch.stack(drawn[target]).mean(dim=0)
-        low, high = (math.nan, math.nan) if alone else reached.nanquantile(tails).tolist()
         means_of = [point.mean() for point in points[target] if point is not None]
-        if len(means_of) < len(groups):
-            found[target] = None
-        else:
-            found[target] = Interval(torch.stack(means_of).mean().item(), low, high)
+        everywhere = len(means_of) == len(groups)
+        draws = torch.stack(drawn[target]).mean(dim=0)
+        found[target] = (torch.stack(means_of).mean().item(), draws) if everywhere else None
     return found
 
 

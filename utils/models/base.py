@@ -18,6 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.machine import heavy_imports
 from utils.models.families import Family, family_named, pipeline_in
 
 
@@ -203,7 +204,9 @@ def load_base_model(path: str, device: torch.device, dtype: torch.dtype, quantiz
             can't be loaded.
     """
     module, name = family_named(pipeline_in(_model_index(path))).base.split(":")
-    base: Base = getattr(import_module(module), name)(path, device, dtype, quantization)
+    with heavy_imports():
+        family = import_module(module)
+    base: Base = getattr(family, name)(path, device, dtype, quantization)
     base.scheduler  # noqa: B018  a wrong path is reported now
     return base
 

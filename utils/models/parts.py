@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from utils.errors import UserError
 from utils.models.base import Base
@@ -24,6 +26,9 @@ def load_parts(pipeline_class: Any, every: Sequence[str], names: Sequence[str], 
     Raises:
         UserError: if they are not there, or can't be quantized.
     """
+    # each part's own bars would be a dozen for a second's work; downloads keep theirs
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     others: dict[str, Any] = dict.fromkeys(set(every) - set(names))
     try:
         pipeline = pipeline_class.from_pretrained(base.path, dtype=base.dtype, **others)

@@ -1,20 +1,24 @@
 """Pictures of results: labelled grids of images, line plots, GIFs.
 
 Grids and plots are plain data (`Grid`, `Plot`); this module draws them into image files, and
-`utils/report/page.py` lays the same data out as a web page.
+`utils/report/page.py` lays the same data out as a web page. matplotlib is imported where it draws: training
+imports this module, and draws as a rule nothing.
 """
+
+from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from utils.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, MUTED, PAPER, EMPTY = "#1c1c1e", "#5f6368", "#ffffff", "#f1f1f3"
 DARK_INK, DARK_MUTED, DARK_PAPER = "#ececef", "#a2a5ab", "#1c1d20"
@@ -57,6 +61,8 @@ class Grid:
 
 def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib; Pillow's own font has no accents, Greek or minus sign."""
+    import matplotlib
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
@@ -192,6 +198,9 @@ def draw_plot(plot: Plot, dark: bool = False) -> Figure:
         plot: what to draw; its caption is left to the page around it.
         dark: colours for a dark page instead of a white one.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     ink, muted, paper = (DARK_INK, DARK_MUTED, DARK_PAPER) if dark else (INK, MUTED, PAPER)
     figure = Figure(
         figsize=(7.2, 4.5), dpi=160, layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15), facecolor=paper
@@ -228,6 +237,8 @@ def draw_plot(plot: Plot, dark: bool = False) -> Figure:
 
 def plot_bytes(plot: Plot, file_type: str, dark: bool = False) -> bytes:
     """Draw a plot as a "png", "svg" or "pdf" file; the same plot gives the same bytes every time."""
+    import matplotlib
+
     buffer = io.BytesIO()
     date = {"svg": "Date", "pdf": "CreationDate"}.get(file_type)
     with matplotlib.rc_context({"svg.hashsalt": "pairedit"}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,13 +43,37 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: i
     return f"{frame.to_markdown(index=False, colalign=sides, disable_numparse=True)}\n"
 
 
-def latex_table(numbers: Numbers) -> str:
-    """A tabular for LaTeX's booktabs package, all text escaped; first column to the left, others right."""
+def latex_table(numbers: Numbers, caption: str, label: str) -> str:
+    """A table for LaTeX's booktabs package, all text escaped; first column to the left, others right.
+
+    Args:
+        numbers: the cells.
+        caption: plain text, to stand above.
+        label: to refer to it by, of letters, digits, `:` and `-`.
+    """
     style = numbers.frame.style.hide(axis="index")
     style = style.format(escape="latex").format_index(escape="latex", axis="columns")
     # a row that begins with [ would be taken for an argument of the line break before it
-    latex = style.to_latex(hrules=True, column_format="l" + "r" * (len(numbers.header) - 1))
+    latex = style.to_latex(
+        hrules=True,
+        column_format="l" + "r" * (len(numbers.header) - 1),
+        caption=_escaped(caption),
+        label=label,
+        position="tb",
+        position_float="centering",
+    )
     return latex.replace("\n[", "\n{[}")
+
+
+def slug(text: str) -> str:
+    """A text as part of a label: its letters and digits, joined by hyphens."""
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def _escaped(text: str) -> str:
+    """Plain text for LaTeX, as pandas escapes cells."""
+    styled = pd.DataFrame([text]).style.hide(axis="index").hide(axis="columns").format(escape="latex")
+    return styled.to_latex().splitlines()[1].removesuffix(r" \\").rstrip("\\ ")
 
 
 def write_records(

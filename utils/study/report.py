@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +14,10 @@ from utils.files import write_atomically
 from utils.measure.judges import JUDGES
 from utils.measure.metrics import bootstrap_mean
 from utils.report.figures import Grid, Plot, Series, save_plot
-from utils.report.page import Block, Section, Table, Text, write_report
-from utils.report.tables import Numbers, latex_table, markdown_table
+from utils.report.page import Block, Section, Table, Text, fitting, slider_of_scales, write_report
+from utils.report.tables import Numbers, latex_table, markdown_table, slug
 from utils.study.cells import CellResult, identity_seeds
+from utils.study.figures import study_figures
 from utils.study.plan import Plan
 from utils.study.pools import Pool, pool_methods
 from utils.study.tables import NOT_REACHED, cost_table, damage_table, measure_table, percent, slider_table
@@ -36,8 +38,9 @@ def write_study(
     judge: str,
     folder_of: Callable[[CellResult], Path],
 ) -> Path:
-    """Write report.html, whose path it returns, table.md, table.tex, results.csv, curves.png and curves.svg.
+    """Write report.html, whose path it returns, table.md, table.tex, two CSVs, curves.png and curves.svg.
 
+    results.csv has a row a cell and scale, figures.csv every figure of the report with its intervals.
     Of several datasets, each has its own table and its own curves_DATASET.png and .svg besides. The same
     results give the same files.
 
@@ -70,17 +73,19 @@ def write_study(
     folder.mkdir(parents=True, exist_ok=True)
     _write_markdown(tables, explanation, folder / "table.md", command)
     _write_latex(tables, folder / "table.tex", command, damage_name)
+    figures = study_figures(pools, plan.strengths, MEASURED_AT, limit)
+    pd.DataFrame(figures).to_csv(folder / "figures.csv", index=False, float_format="%.6g")
     header, *rows = scale_rows(results)
     table = pd.DataFrame(rows, columns=header).to_csv(index=False)
     write_atomically(folder / "results.csv", table.encode())
     _save_plots(plots, of_all, folder)
+    shown = [Section("Pictures", _sliders(results, plan, datasets, folder_of))] if plan.shown else []
     sections = [
-        Section(of_all, [Text(explanation), *_blocks(tables[of_all], caption), plots[of_all]]),
+        *shown,
+        Section(of_all, [*_blocks(tables[of_all], caption), Text(explanation), plots[of_all]]),
         *(Section(name, [*_blocks(tables[name], caption), plots[name]]) for name in each),
         *_further_sections(everything, limit),
     ]
-    if plan.shown:
-        sections.append(Section("Pictures", [_grid(results, plan, name, folder_of) for name in datasets]))
     if failed:
         reasons = [Text(f"{name}: {reason}") for name, reason in failed.items()]
         sections.append(Section("Cells that failed", reasons))
@@ -191,6 +196,24 @@ def _curves(pools: Sequence[Pool], damage_name: str, title: str) -> Plot:
     return Plot(lines, "strength, in units of the pairs' own change", damage_name, title, caption)
 
 
+def _sliders(
+    results: Sequence[CellResult],
+    plan: Plan,
+    datasets: Sequence[str],
+    folder_of: Callable[[CellResult], Path],
+) -> list[Block]:
+    """A slider a dataset, of as many of its pictures as the page has room for."""
+    sliders: list[Block] = []
+    for name in datasets:
+        grid = _grid(results, plan, name, folder_of)
+        room = fitting(len(grid.column_labels) * len(datasets))
+        left = len(grid.rows) - room
+        caption = f"{grid.caption} {left} more rows are in the cells' folders." if left > 0 else grid.caption
+        kept = replace(grid, rows=grid.rows[:room], row_labels=grid.row_labels[:room], caption=caption)
+        sliders.append(slider_of_scales(kept))
+    return sliders
+
+
 def _grid(
     results: Sequence[CellResult], plan: Plan, dataset: str, folder_of: Callable[[CellResult], Path]
 ) -> Grid:
@@ -224,9 +247,11 @@ def _write_markdown(tables: Mapping[str, Numbers], explanation: str, path: Path,
 
 def _write_latex(tables: Mapping[str, Numbers], path: Path, command: str, damage_name: str) -> None:
     made_by = " ".join(command.split("\n"))
-    parts = [
-        f"% {name}: {damage_name} at matched strength\n% made by: {made_by}\n{latex_table(numbers)}"
-        + "".join(f"% {note}\n" for note in numbers.notes)
-        for name, numbers in tables.items()
-    ]
+    parts = ["% needs \\usepackage{booktabs} in the preamble\n"]
+    for name, numbers in tables.items():
+        intervals = "95% bootstrap intervals over identities"
+        caption = f"Damage ({damage_name}) at matched strength, {name}, with {intervals}."
+        table = latex_table(numbers, caption, f"tab:{slug(name)}")
+        notes = "".join(f"% {note}\n" for note in numbers.notes)
+        parts.append(f"% {name}\n% made by: {made_by}\n{table}{notes}")
     write_atomically(path, "\n".join(parts).encode())

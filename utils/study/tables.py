@@ -175,21 +175,32 @@ def _at(having: Sequence[tuple[CellResult, Tensor]], name: str, wanted: float, r
     values_of = {id(cell): values for cell, values in having}
     groups = []
     for pool in Pool("", [cell for cell, _ in having], []).by_dataset:
-        strength, above = pool.strength, len(pool.scales) - 1
-        if scale_at(pool.scales, strength, wanted) is None:
+        if scale_at(pool.scales, pool.strength, wanted) is None:
             return NOT_REACHED
-        values = torch.cat([values_of[id(cell)][:, -above:] for cell in pool.cells])  # at scales above 0
-        if name in AT_ZERO:
-            values = torch.cat([torch.full_like(values[:, :1], AT_ZERO[name]), values], dim=1)
-        else:
-            strength = strength[:, 1:]
-        groups.append((strength, values))
+        curves = [measure_curves(cell, name, values_of[id(cell)]) for cell in pool.cells]
+        strengths, values = zip(*curves, strict=True)
+        groups.append((torch.cat(strengths), torch.cat(values)))
     several = all(strength.shape[1] > 1 for strength, _ in groups)
     found = matched_evenly(groups, [wanted])[float(wanted)] if several else None
     if found is None:
         reasons.add("no value at scale 0, and the strength is reached before the first scale above it", name)
         return NOT_AVAILABLE
     return f"{found:z.3f}"
+
+
+def measure_curves(cell: CellResult, name: str, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Strength and a measure (B, n) of a cell from scale 0 up, or from the first above it; see AT_ZERO.
+
+    Args:
+        cell: whose.
+        name: of the measure.
+        values: (B, scales other than 0).
+    """
+    strength = Pool("", [cell], []).strength
+    above = values[:, 1 - strength.shape[1] :]  # at scales above 0
+    if name not in AT_ZERO:
+        return strength[:, 1:], above
+    return strength, torch.cat([torch.full_like(above[:, :1], AT_ZERO[name]), above], dim=1)
 
 
 def _mean(values: Tensor) -> str:

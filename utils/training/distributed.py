@@ -22,8 +22,6 @@ import torch
 import torch.distributed as dist
 from accelerate import FullyShardedDataParallelPlugin, PartialState
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from utils.errors import UserError
 from utils.machine import launched
@@ -195,6 +193,10 @@ def shard(base: Base) -> None:
     Raises:
         UserError: for FSDP of version 1, for weights kept on the CPU, and for quantized ones.
     """
+    # here, as one process need not wait for them
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     plugin = FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise UserError(f"accelerate: expected fsdp_version 2, found {plugin.fsdp_version}")
