@@ -55,18 +55,18 @@ def write_rows(
     """Write path.csv and path.json.
 
     Args:
-            rows: what was measured.
-            path: of the files, without suffix.
-            command: that made them.
-            require: whether it is an error if any measure is not available.
-            doubts: what is to be known of a run's images before any figure is believed, by its name.
+        rows: what was measured.
+        path: of the files, without suffix.
+        command: that made them.
+        require: whether it is an error if any measure is not available.
+        doubts: what is to be known of a run's images before any figure is believed, by its name.
 
-        Returns:
-            The table to be shown: a row a run and scale, a column a measure that is available for any of them;
-            the others, and why they are not, stand in its notes.
+    Returns:
+        The table to be shown: a row a run and scale, a column a measure that is available for any of them;
+        the others, and why they are not, stand in its notes.
 
-        Raises:
-            UserError: with `require`, if any measure is not available; the files are written all the same.
+    Raises:
+        UserError: with `require`, if any measure is not available; the files are written all the same.
     """
     from utils.measure.encoders import Unavailable
     from utils.measure.metrics import bootstrap_mean
