@@ -50,6 +50,7 @@ class Config:
     device: str = key(MACHINE, "auto", "N alone is a CUDA index", check=_is_device, expected="auto, cpu, mps, cuda, cuda:N or N")
     launcher: str = key(MACHINE, "local", "where runs are trained: one after another here, or by Ray, where a GPU is free", one_of=("local", "ray"))
     base: str = key(MACHINE, "flux_dev", "a file in config/base/, whose keys hold where nothing else gives them", **A_PATH)
+    base_note: str = key(MACHINE, "", "what to know of the base, said when it is loaded")
     compile: bool = key(MACHINE, False, "compile the transformer's blocks: faster steps after a minute or so")
 
     joint_passes: bool = key(MEMORY, True, "a step's forward passes as one batch: faster, and all their memory at once")

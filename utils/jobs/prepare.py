@@ -215,7 +215,8 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
     config = experiment.config
     device = join(resolve_device(config.device, warn=lambda line: print(line, file=sys.stderr)))
     together = f", {process_count()} processes" if process_count() > 1 else ""
-    print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}", flush=True)
+    note = f" ({config.base_note})" if config.base_note else ""
+    print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)
     check_fits(config, base.family)
