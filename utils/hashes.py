@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.files import write_atomically
 
 READING = ("lora_adapter_metadata", "kohya_parts")
-"""Keys of a header that say how the tensors are to be read, in any format of utils/lora/formats.py."""
+"""Keys of a header that say how the tensors are to be read, OWN_HEADER of utils/lora/formats.py."""
 
 
 def lora_hash(path: Path) -> str:

@@ -15,7 +15,7 @@ BASE_KEYS = {
     *("pretrained_model_name_or_path", "resolution", "dtype", "max_sequence_length", "rank", "alpha", "lr"),
     *("batch_size", "train_iteration", "save_per_steps", "save_total_limit", "cfg_eta", "noise_scales"),
     *("guidance_scale", "quantization", "joint_passes", "gradient_checkpointing", "batch_size_gen"),
-    *("num_inference_steps", "start_step", "end_step", "skips", "lr_scheduler", "judge"),
+    *("num_inference_steps", "start_step", "end_step", "skips", "lr_scheduler", "judge", "base_note"),
     *("clip_weights", "dinov2_weights", "lpips_alex_weights", "lpips_vgg_weights"),
 }
 

@@ -191,7 +191,7 @@ def test_faults_are_one_line_and_exit_2(cli, file, arguments, message):
 def test_a_rank_that_is_none(cli, file, rank):
     status, _, err = cli("resize", "a.safetensors", "x", f"--rank={rank}")
     assert status == 2
-    assert f"expected a whole number from 1 on, found '{rank}'" in err
+    assert f"expected a whole number from 1 to 100000, found '{rank}'" in err
 
 
 def test_help_loads_nothing_heavy():

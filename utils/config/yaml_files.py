@@ -35,7 +35,7 @@ def find_yaml(folder: Path, name: str, what: str) -> Path:
         return found[0]
     beside = places[0].parent if places[0].parent.is_dir() else folder
     there = sorted({path.stem for suffix in SUFFIXES for path in beside.glob(f"*{suffix}")})
-    wanted = places[0].with_name(f"{asked.name.removesuffix('.yaml')}.yaml")
+    wanted = places[0].parent / f"{asked.name.removesuffix('.yaml')}.yaml"
     raise UserError(
         f"{said}: expected a file {wanted}, found none{nearest(wanted.stem, there)}; "
         f"there are: {', '.join(there) or 'none'}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from utils.config.schema import Config
 from utils.errors import UserError
+from utils.lora.calibration import UNCALIBRATED
 
 MOST_RUNS = 1_000
 """Trainings of one config; a study of the paper's ablations has some 100."""
@@ -71,7 +72,8 @@ def check_amounts(config: Config, model_path: str, training: bool) -> None:
 def _combinations(config: Config) -> int:
     """Slider scales, or combinations of them of several LoRAs; see `Run.slider_scales`."""
     loras = len(config.trained_lora_path) if config.use_trained_lora_path else 1
-    return math.prod(map(len, config.lora_scales or [config.scales] * loras))
+    each = config.lora_scales or [config.scales or list(UNCALIBRATED)] * loras
+    return math.prod(len(scales) for scales in each)
 
 
 @dataclass(frozen=True)

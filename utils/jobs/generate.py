@@ -45,10 +45,10 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
             checks_of(experiment.runs),
         )
         return 0
-    check_loras(experiment.runs, experiment.command(train_script))
-    runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
     seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
+    check_loras(experiment.runs, experiment.command(train_script))
+    runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
     for run in experiment.runs:
         check_writable(run.seeds_folder)
     if not experiment.config.use_trained_lora_path:

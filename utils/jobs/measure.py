@@ -119,7 +119,7 @@ def measure_images(
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
     for of_run, probe in zip(series, probes, strict=True):
-        if probe is not None:
+        if judge_of(config, probe) == "probe":
             _check_size(of_run, config.resolution)
     out = options.out or folder_of(experiment)
     check_writable(out)

@@ -87,10 +87,8 @@ def read_calibration(path: Path) -> Calibration | None:
 def with_scales(run: AnyRun, loras: list[Path]) -> AnyRun:
     """A run whose `scales: auto` are those of its LoRAs' calibrations; another run as it is.
 
-    A LoRA without one, or calibrated at another skip, has the scales `UNCALIBRATED`.
-
-    Raises:
-        UserError: a calibration is damaged.
+    A LoRA without one, or calibrated at another skip, has the scales `UNCALIBRATED`; so has one that can't be
+    read, of which its run will say so, and the others go on.
     """
     config = run.config
     if config.scales or config.lora_scales:
@@ -101,7 +99,11 @@ def with_scales(run: AnyRun, loras: list[Path]) -> AnyRun:
 
 
 def _scales_of(path: Path, skips: list[int]) -> list[float]:
-    calibration = read_calibration(path)
+    try:
+        calibration = read_calibration(path)
+    except UserError as error:
+        print(f"{error}; scales: auto is 0 to 1 for it", flush=True)
+        return list(UNCALIBRATED)
     if calibration is None:
         return list(UNCALIBRATED)
     if skips != [calibration.skip]:

@@ -27,6 +27,7 @@ class Probe:
         features: images (B, 3, H, W) -> (B, D), for distances.
         edited: the attribute that the pairs edit.
         changed: further attributes that they change on purpose.
+        resolution: pixels a side of the images that it reads; 0 for any.
         strangers: mean distance between the features of two unrelated images, the unit of distances.
     """
 
@@ -35,6 +36,7 @@ class Probe:
     edited: str
     changed: Collection[str] = ()
     strangers: float = 1.0
+    resolution: int = 0
 
 
 Views = Callable[[Tensor], Sequence[Tensor]]

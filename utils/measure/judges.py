@@ -216,7 +216,7 @@ class PairsJudge(Judge):
     names = ("moved", "across", "base distance")
     reads = "1 is as far as the pairs go, by what the base sees"
     damages = "change across the pairs' own, 1 as between strangers"
-    limit = 0.7
+    limit = 0.6
     reached = 0.75  # where a probe has 0.9 of ten edits; beyond, the edit is stronger, not more there
 
     def __init__(self, views: Views, pairs: Sequence[ImagePair]) -> None:
@@ -275,8 +275,9 @@ JUDGES: dict[str, type[Judge]] = {judge.kind: judge for judge in (PairsJudge, Pr
 
 
 def judge_of(config: Config, probe: Probe | None) -> str:
-    """The name of a run's judge: the config's, or the pairs for an edit that the probe does not know."""
-    return "pairs" if config.judge == "probe" and probe is None else config.judge
+    """The name of a run's judge: the config's; the pairs for edits and sizes that the probe does not know."""
+    knows = probe is not None and probe.resolution in (0, config.resolution)
+    return "pairs" if config.judge == "probe" and not knows else config.judge
 
 
 def judge_lacks(name: str, tools: Tools) -> Unavailable | None:
