@@ -19,6 +19,7 @@ def face_probe(dataset: str) -> "Probe | None":
     """The probe, for a dataset named after an attribute; None for another edit, which its pairs judge."""
     from tinyflux.people import COLOURS
     from tinyflux.probe import load_probe
+    from tinyflux.render import RESOLUTION
     from utils.measure.instruments import Probe
 
     attribute = attribute_of(dataset)
@@ -26,7 +27,7 @@ def face_probe(dataset: str) -> "Probe | None":
         return None
     probe = load_probe()
     changed = COLOURS if attribute == "sketch" else ()
-    return Probe(probe.read, probe.features, attribute, changed, _strangers())
+    return Probe(probe.read, probe.features, attribute, changed, _strangers(), RESOLUTION)
 
 
 @cache
