@@ -60,7 +60,7 @@ class Calibration:
         as_far = (
             f"as far as the pairs at scale {self.pairs_scale:.2f}"
             if self.pairs_scale is not None
-            else f"not as far as the pairs up to scale {self.usable:g}"
+            else f"not as far as the pairs up to scale {self.usable:.2f}"
         )
         breaks = "" if self.breaks is None else f", breaks from {self.breaks:.2f} on"
         scales = ", ".join(f"{scale:g}" for scale in self.scales())
