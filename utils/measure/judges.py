@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 
 from utils.config.schema import Config
 from utils.data.pairs import ImagePair
+from utils.errors import UserError
 from utils.measure.encoders import Unavailable, cosine
 from utils.measure.instruments import Instruments, Probe, Tools, Views, stacked
 from utils.measure.metrics import Readings, leakage, movement
@@ -87,6 +88,8 @@ class ProbeJudge(Judge):
         self.edited, self.changed = probe.edited, probe.changed
         source, target = (probe.read(side)[probe.edited].mean() for side in stacked(pairs))
         self.pair_difference = (target - source).item()
+        if self.pair_difference == 0:
+            raise UserError(f"pairs: expected a difference in {probe.edited!r}, found none")
 
     @classmethod
     def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
@@ -140,7 +143,7 @@ class ClipJudge(Judge):
         source, target = (clip.embed(side) for side in stacked(pairs))
         self.direction = (target - source).mean(dim=0)
         if not self.direction.any():
-            raise ValueError("expected pairs that differ, found none that CLIP tells apart")
+            raise UserError("pairs: expected a difference, found none that CLIP tells apart")
 
     @classmethod
     def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
@@ -173,7 +176,7 @@ class _View:
         deviation = before.flatten(0, 1).std(dim=0) + 1e-3
         change = ((target - source) / deviation).square().sum(dim=2).mean(dim=0).sqrt()  # (N,)
         if not change.any():
-            raise ValueError("expected pairs that differ, found none that the base tells apart")
+            raise UserError("pairs: expected a difference, found none that the base tells apart")
         support = change / change.sum()
 
         def pooled(view: Tensor) -> Tensor:
@@ -220,7 +223,7 @@ class PairsJudge(Judge):
     reached = 0.75  # where a probe has 0.9 of ten edits; beyond, the edit is stronger, not more there
 
     def __init__(self, views: Views, pairs: Sequence[ImagePair]) -> None:
-        """ValueError for pairs that do not differ, when images are first compared."""
+        """Raises `UserError` for pairs that do not differ, when images are first compared."""
         self.views, self.pairs = views, pairs
         self._seen: tuple[Tensor, list[_View]] | None = None
 
@@ -289,7 +292,8 @@ def build_judge(config: Config, instruments: Instruments, pairs: Sequence[ImageP
     """The judge of a run's edit, or which of its networks is not there.
 
     Raises:
-        ValueError: an instrument that is not a network is not there, or the pairs do not differ.
+        ValueError: an instrument that is not a network is not there.
+        UserError: the pairs do not differ.
     """
     name = judge_of(config, instruments.probe)
     return judge_lacks(name, instruments.tools) or JUDGES[name].of(instruments, pairs)
