@@ -65,8 +65,8 @@ class Judge(ABC):
     def damage(self, before: Tensor, after: Tensor) -> Tensor:
         """(B,) unintended change, 0 = none."""
 
-    def distance(self, before: Tensor, after: Tensor) -> Tensor:
-        """(B,) how different two images look, 1 = as two strangers; of a judge that has a name for it."""
+    def distance(self, before: Tensor, after: Tensor, among: Tensor | None = None) -> Tensor:
+        """(B,) how different two images look, 1 = as two of `among`, of `before` unless given."""
         raise NotImplementedError
 
     def readings(self, before: Tensor, after: Tensor) -> Readings:
@@ -114,7 +114,7 @@ class ProbeJudge(Judge):
         return self.probe.read(after)
 
     @torch.no_grad()
-    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+    def distance(self, before: Tensor, after: Tensor, among: Tensor | None = None) -> Tensor:
         """Of the probe's features, 1 as of strangers: perceptual in its world, no outside weights.
 
         d(x, y) = |f(x) - f(y)| / mean over strangers |f(a) - f(b)|
@@ -246,9 +246,11 @@ class PairsJudge(Judge):
         across = moved - (moved @ along)[:, None] * along
         return across.norm(dim=1) / self._strangers(view)
 
-    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+    def distance(self, before: Tensor, after: Tensor, among: Tensor | None = None) -> Tensor:
         """See `Judge`."""
-        view, moved = self._moved(before, after)[-1]
+        unit = before if among is None else among
+        view, moved = self._moved(unit, after)[-1]
+        moved = moved if unit is before else moved - self._moved(unit, before)[-1][1]
         return moved.norm(dim=1) / self._strangers(view)
 
     def _moved(self, before: Tensor, after: Tensor) -> list[tuple[_View, Tensor]]:
@@ -256,11 +258,8 @@ class PairsJudge(Judge):
         if self._seen is None or self._seen[0] is not before:  # the same for every scale
             sides = [self.views(side) for side in (*stacked(self.pairs), self._sized(before))]
             self._seen = before, [_View.of(*of_view) for of_view in zip(*sides, strict=True)]
-        views = self._seen[1]
-        return [
-            (view, view.moved(of_view))
-            for view, of_view in zip(views, self.views(self._sized(after)), strict=True)
-        ]
+        seen = zip(self._seen[1], self.views(self._sized(after)), strict=True)
+        return [(view, view.moved(of_view)) for view, of_view in seen]
 
     def _sized(self, images: Tensor) -> Tensor:
         """Images of the pairs' own size, whose positions theirs are."""
