@@ -26,6 +26,7 @@ from utils.config.schema import Config
 from utils.data.photos import load_photo
 from utils.errors import run_cli
 from utils.generation.sweep import edit_photo, sweep_images
+from utils.lora.calibration import UNCALIBRATED
 from utils.models.adapters import remove_adapter
 from utils.models.base import Base, PromptEmbeds
 
@@ -36,8 +37,8 @@ Images = dict[float, Tensor]
 def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
     """Measure, write, print; 0 as the exit status. `shape` is that of random weights."""
     options = parse(argv, "bench.sample", __doc__ or "")
-    config = first_skip(options.config("train_image"))
-    real_run = expand_real_runs(first_skip(options.config("train_image_real")))[0]
+    config = at_scales(first_skip(options.config("train_image")))
+    real_run = expand_real_runs(at_scales(first_skip(options.config("train_image_real"))))[0]
     base = load_base(config, options.random_weights, shape)
     names = ["semantic", *(["inversion"] if real_run.config.inversion == "lora" else [])]
     for seed, name in enumerate(names):
@@ -54,6 +55,11 @@ def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
 def first_skip(config: Config) -> Config:
     """The reference does one skip at a time."""
     return replace(config, skips=config.skips[:1])
+
+
+def at_scales(config: Config) -> Config:
+    """Random LoRAs have no calibration that `scales: auto` could read."""
+    return replace(config, scales=config.scales or list(UNCALIBRATED))
 
 
 def compare_sweeps(base: Base, config: Config, options: Options) -> Comparison:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from utils.bars import Bar
 from utils.config.runs import Run
@@ -18,7 +19,7 @@ from utils.files import write_atomically
 from utils.flow.sampling import sweep_forwards
 from utils.generation.sweep import applied_lora, sweep_batches
 from utils.measure.judges import Judge
-from utils.measure.metrics import EditReport, Readings, edit_rows, edit_table
+from utils.measure.metrics import EditReport, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
 from utils.report.figures import Grid, Plot, Series, draw_grid, save_image, save_plot
 from utils.report.page import Section, Table, Text, fitting, slider_of_scales, write_report
@@ -64,12 +65,12 @@ def measure(
         scales: slider scales, 0 and 1 among them.
 
     Raises:
-        UserError: the LoRA is missing or does not fit.
-        ValueError: the pairs do not differ in the edit, and all that `sweep_batches` refuses.
+        UserError: the LoRA is missing or does not fit, or the pairs do not differ.
+        ValueError: all that `sweep_batches` refuses.
     """
     config, skip = run.config, run.config.skips[0]
     scales = sorted(set(scales))
-    read: dict[float, list[Readings]] = {scale: [] for scale in scales}
+    images: dict[float, list[Tensor]] = {scale: [] for scale in scales}
     pictures: dict[int, list[Image.Image]] = {}
     total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
     with (
@@ -78,20 +79,18 @@ def measure(
     ):
         for batch, sweep in sweep_batches(base, embeds, seeds, [skip], scales, config, progress=bar.update):
             for scale in scales:
-                read[scale].append(judge.readings(sweep[skip][0.0], sweep[skip][scale]))
+                images[scale].append(sweep[skip][scale])
             for i, seed in enumerate(batch[: SHOWN - len(pictures)]):
                 pictures[seed] = [to_images(sweep[skip][scale][i : i + 1])[0] for scale in scales]
+    # all at once: what a judge's units are of must not hang on batch_size_gen
+    drawn = {scale: torch.cat(images.pop(scale)) for scale in scales}
     report = edit_table(
-        {scale: _joined(parts) for scale, parts in read.items()},
+        {scale: judge.readings(drawn[0.0], of_scale) for scale, of_scale in drawn.items()},
         judge.edited,
         judge.pair_difference,
         judge.changed,
     )
     return Measured(run, judge, report, pictures)
-
-
-def _joined(parts: Sequence[Readings]) -> Readings:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def results_table(measured: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:

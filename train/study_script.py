@@ -22,6 +22,7 @@ from utils.config.runs import Run
 from utils.errors import UserError, run_cli
 from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import checks_of, choose_prompts
+from utils.jobs.amounts import check_amounts, check_count
 from utils.jobs.launch import launch
 from utils.jobs.outcomes import Outcome
 from utils.jobs.prepare import (
@@ -46,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(methods).parse_intermixed_args(argv)
     scripts = enter_config_folder()
     plan = load_plan(args.c, args.overrides, CONFIG_FOLDER, args.preset, methods)
+    if not args.yes:
+        count = len(plan.methods) * len(plan.datasets) * len(plan.pairs) * plan.seeds
+        check_count("methods x datasets x pairs x seeds", count, f"{count} cells")
     cells = expand_cells(plan, CONFIG_FOLDER)
-    _check_fits(cells)
+    _check_fits(cells, amounts=not args.yes)
     if args.dry_run:
         runs = [cell.run for cell in cells]
         list_runs(runs, lambda run: {"weights": run.weights_path()}, checks_of(runs))
@@ -88,15 +92,18 @@ def _following(args: argparse.Namespace, plan: Plan, scripts: Path) -> str:
     rest, more = args.overrides, []
     if not args.preset:
         rest, more = [each for each in rest if not each.startswith("seeds=")], [f"seeds={plan.seeds + 1}"]
+    more += ["--yes"] if args.yes else []
     return shlex.join(["python", str(scripts / "study_script.py"), f"--c={args.c}", *rest, *more])
 
 
-def _check_fits(cells: Sequence[Cell]) -> None:
-    """Raise `UserError` for settings or prompts that the base's family can't do."""
-    path = cells[0].run.config.pretrained_model_name_or_path  # of all cells
-    family = family_at(resolve_model_path(path))
+def _check_fits(cells: Sequence[Cell], amounts: bool) -> None:
+    """Raise `UserError` for settings or prompts that the base's family can't do, and for too much of them."""
+    path = resolve_model_path(cells[0].run.config.pretrained_model_name_or_path)  # of all cells
+    family = family_at(path)
     for cell in cells:
         check_fits(cell.run.config, family)
+        if amounts:
+            check_amounts(cell.run.config, path, training=True)
         if family is not None:
             cell.source.check_fits(family)
 
@@ -172,6 +179,7 @@ def _parser(methods: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--c", required=True, metavar="NAME", help="a plan: the YAML of that name in config/")
     parser.add_argument("--preset", default="", metavar="NAME", help="one of the plan's presets")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and do nothing")
+    parser.add_argument("--yes", action="store_true", help="do what seems too much for a machine or a day")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that override the YAML")
     return parser
 

@@ -55,6 +55,11 @@ def test_the_reference_has_our_losses(mini_flux_loaded: Base, tmp_path: Path) ->
         assert len(set(expected)) == len(expected)
 
 
+def test_what_a_calibration_leaves_open_is_sampled_at_scales() -> None:
+    config = sample.at_scales(parse([], "bench.sample", "").config("train_image"))
+    assert len(config.scales) == 6
+
+
 @pytest.mark.parametrize("gradient_checkpointing", [0, 1])
 def test_a_reference_step_trains_each_adapter_by_its_own_loss(
     mini_flux_loaded: Base, gradient_checkpointing: int

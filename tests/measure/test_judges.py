@@ -9,6 +9,8 @@ import torch
 from tests.measure.colours import LACKING, PAIRS, PROBE, TOOLS, Angle, flat, pair
 from utils.config.schema import Config, choices
 from utils.data.pairs import ImagePair
+from utils.errors import UserError
+from utils.generation.gallery_reader import ImageSeries
 from utils.measure.instruments import Instruments, stacked
 from utils.measure.judges import (
     JUDGES,
@@ -19,6 +21,8 @@ from utils.measure.judges import (
     judge_lacks,
     judge_of,
 )
+from utils.measure.measures import pairwise_distances
+from utils.measure.sliders import smoothness
 
 TWO_PAIRS = [pair((0, 0, 0), (1, 0, 0)), pair((0, 0.2, 0), (2 / 3, 0.2, 0))]
 
@@ -80,13 +84,12 @@ def test_strength_by_clip_is_the_mean_pairs_own():
 
 def test_pairs_that_do_not_differ_have_no_unit():
     same = [pair((0.3, 0, 0), (0.3, 1, 1))]
-    with pytest.raises(ValueError, match="expected pairs that differ, found none that CLIP tells apart"):
+    with pytest.raises(UserError, match="a difference, found none that CLIP tells apart"):
         ClipJudge(Angle(0), Angle(1), same)
-    with pytest.raises(ValueError, match="expected pairs that differ, found none that the base tells apart"):
+    with pytest.raises(UserError, match="a difference, found none that the base tells apart"):
         PairsJudge(lambda images: colours(images[:, :1]), same).strength(flat((0, 0, 0)), flat((1, 0, 0)))
-    judge = ProbeJudge(PROBE, same)
-    with pytest.raises(ValueError, match="expected pairs that differ in 'age'"):
-        judge.strength(flat((0, 0, 0)), flat((1, 0, 0)))
+    with pytest.raises(UserError, match="a difference in 'age'"):
+        ProbeJudge(PROBE, same)
 
 
 def test_the_way_that_is_left_is_the_unit_of_the_pairs_judge():
@@ -104,6 +107,18 @@ def test_the_way_that_is_left_is_the_unit_of_the_pairs_judge():
     moved = arrived.clone()
     moved[:, 0] += 0.5
     assert judge.strength(arrived, moved).tolist() == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_distances_along_a_slider_have_one_unit():
+    """A straight way to the targets, on which people grow alike: steps add up."""
+    before = flat((0, 0.5, 0), (0.5, -0.5, 1))
+    target = flat((1, 0, 0), (1, 0, 0))
+    images = {scale: torch.lerp(before, target, scale) for scale in (0.0, 0.5, 0.75)}
+    judge = PairsJudge(colours, [pair((0, 0, 0), (1, 0, 0))])
+    found = pairwise_distances(ImageSeries(["a", "b"], images), judge.distance, judge)
+    torch.testing.assert_close(found[:, 0, 1], 2 * found[:, 1, 2])
+    torch.testing.assert_close(found[:, 0, 2], found[:, 0, 1] + found[:, 1, 2])
+    assert smoothness(found).tolist() == pytest.approx([0, 0], abs=1e-5)
 
 
 def test_the_view_that_sees_less_of_an_edit_counts():

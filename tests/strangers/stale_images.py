@@ -117,7 +117,7 @@ def reports(folder: Path) -> None:
     def report(planned: list, results: list, text: str) -> Path:
         where = report_folder(folder, [one.cell for one in planned])
         make_room(where, results)
-        for name in ("report.html", "results.csv", "curves_age.png"):
+        for name in ("report.html", "results.csv", "figures.csv", "curves_age.png"):
             (where / name).write_text(text)
         return where
 
@@ -131,7 +131,8 @@ def reports(folder: Path) -> None:
     changed = replace(a, made_with={"lr": 2})
     assert report([a, b], [changed, b], "other") == folder
     assert {path.name for path in (folder / "report_old1").iterdir()} >= {"report.html", "cells.json"}
-    assert (folder / "report_old1/curves_age.png").read_text() == "whole"
+    for name in ("figures.csv", "curves_age.png"):
+        assert (folder / "report_old1" / name).read_text() == "whole"
     (folder / "cells.json").unlink()  # as reports were before
     assert report([a], [a], "part") == folder
     assert (folder / "report_old2/results.csv").read_text() == "other"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TRAIN, Script
+from tests.conftest import MINI_RESOLUTION, TRAIN, Script
 from tests.train.measuring import SCALES, paint_slider, run_of
 from tinyflux.people import ATTRIBUTES
 from utils.measure.encoders import ENCODERS
@@ -36,6 +36,7 @@ def measure(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Scri
     monkeypatch.syspath_prepend(str(TRAIN / "eval_scripts"))
     monkeypatch.setattr("tinyflux.probe.load_probe", Probe)
     monkeypatch.setattr("tinyflux.judge._strangers", lambda: 1.0)
+    monkeypatch.setattr("tinyflux.render.RESOLUTION", MINI_RESOLUTION)  # of what it reads
     return lambda name, *arguments: script(name, "--c=mini", *arguments)
 
 

@@ -16,7 +16,7 @@ from tinyflux.people import ATTRIBUTES
 from utils.config.load import load_config
 from utils.config.runs import expand_runs
 from utils.errors import UserError
-from utils.lora.calibration import Calibration, read_calibration
+from utils.lora.calibration import Calibration, read_calibration, with_scales
 from utils.lora.files import read_metadata, update_metadata
 from utils.measure.instruments import Probe
 from utils.models.base import Base
@@ -102,8 +102,14 @@ def test_what_cannot_be_calibrated_or_used_is_told(lora: Path, script: Script) -
         assert status == 2
         assert message in err
     assert script("calibrate", str(lora), "--upto=0")[0] == 2
+    assert "found 900000 images; --yes" in script("calibrate", str(lora), "--identities=100000")[2]
     with pytest.raises(UserError, match=r"expected a \.safetensors"):
         update_metadata(lora.with_suffix(".pt"), {})
+    for settings in ("[1]", "[" * 100_000):
+        update_metadata(lora, {"config": settings})
+        status, _, err = script("calibrate", str(lora))
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert "in its header" in err or "as its header's settings" in err
     update_metadata(lora, {"calibration": "{}"})
     with pytest.raises(UserError, match="expected its calibration in the header"):
         read_calibration(lora)
@@ -124,6 +130,28 @@ def test_training_ends_with_a_calibration(site: Path, script: Script) -> None:
     status, out, _ = script("train_image_script", *arguments, "lr=0.04", "calibrate=1", "judge=clip")
     assert status == 0
     assert out.count("clip: not available") == 2  # and the pairs judge in its place
+
+
+def test_pairs_that_are_alike_leave_the_training_done(site: Path, script: Script) -> None:
+    shutil.copytree("datasets/age", "datasets/same")
+    shutil.rmtree("datasets/same/target")
+    shutil.copytree("datasets/same/source", "datasets/same/target")
+    status, out, err = script("train_image_script", "--c=mini", "datasets=same", "calibrate=2", "judge=pairs")
+    assert status == 0, err
+    assert "slider: not calibrated; pairs: expected a difference, found none that the base tells apart" in out
+    (path,) = Path("output/models").rglob("*2epoch.safetensors")
+    assert read_calibration(path) is None
+    out = script("train_image_script", "--c=mini", "datasets=same", "calibrate=2", "judge=pairs")[1]
+    assert f"its slider was not calibrated, which this does: python eval_scripts/calibrate.py {path}" in out
+    out = script("train_image_script", "--c=mini", "datasets=same", "calibrate=0")[1]
+    assert "calibrated" not in out
+
+
+def test_scales_of_a_single_lora_are_scales(lora: Path) -> None:
+    overrides = ["datasets=age", "scales=auto", "lora_scales=[[0,1.5]]"]
+    (run,) = expand_runs(load_config("mini", overrides, Path("config")))
+    config = with_scales(run, [lora]).config
+    assert (config.scales, config.lora_scales) == ([0.0, 1.5], [])
 
 
 def test_a_calibration_goes_on_until_the_slider_gets_there(

@@ -73,7 +73,7 @@ def test_every_run_is_measured_and_written(site: Path, script: Script, table: Sc
 
 
 def test_what_is_measured_is_the_loras_effect(
-    site: Path, script: Script, table: Script, mini_flux_loaded: Base
+    site: Path, script: Script, table: Script, mini_flux_loaded: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script("train_image_script", "--c=mini", "datasets=age", "lr=0.05")
     from tinyflux.edits import measure
@@ -91,6 +91,12 @@ def test_what_is_measured_is_the_loras_effect(
     assert measured.report.moved.mean == pytest.approx((after - before).mean().item() / PAIR_DIFFERENCE)
     assert list(measured.pictures) == list(range(6))
     assert measured.pictures[5][1].tobytes() == to_images(images[1.0][5:6])[0].tobytes()
+    seen = []
+    monkeypatch.setattr(
+        judge, "readings", lambda before, after: seen.append(len(before)) or judge.probe.read(after)
+    )
+    measure(run, base, embeds, judge, seeds, [1.0, 0.0])
+    assert seen == [9, 9]  # judges have units of all images before, not of a batch's
 
 
 def test_identities_may_come_from_a_prompts_file(site: Path, script: Script, table: Script) -> None:

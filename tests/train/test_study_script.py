@@ -209,6 +209,8 @@ def test_dry_run_and_bad_plans_load_nothing(compare: Callable, loads: list, site
         ("--preset=small",): "--preset: expected one of none",
         ("datasets=[agee]",): "expected",
         ("use_prompts_file=1", "prompts_file=none.yaml"): "none.yaml",
+        ("seeds=1000",): "methods x datasets x pairs x seeds: expected 1000 at most, found 3000 cells",
+        ("max_sequence_length=100000000",): "max_sequence_length: expected to fit in",
     }.items():
         status, _, err = compare(*arguments)
         assert (status, len(err.splitlines())) == (2, 1), err

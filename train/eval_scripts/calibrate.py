@@ -14,13 +14,14 @@ options:
   --upto X         measure at nine scales from 0 to X (2)
   --identities N   generated images at each (16)
   --limit X        most damage to put up with (the judge's own)
+  --yes            do what seems too much for a machine or a day
 """
 
 import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from tinyflux.judge import face_probe
@@ -29,7 +30,9 @@ from utils.config.listing import keys_help
 from utils.config.load import layer_config, parse_overrides
 from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
+from utils.config.yaml_files import shorten
 from utils.errors import UserError, run_cli
+from utils.jobs.amounts import check_amounts
 from utils.jobs.calibrate import calibrate, identities_prompts, instruments_of
 from utils.jobs.prepare import CONFIG_FOLDER, Experiment, enter_config_folder, load_base
 from utils.lora.calibration import Calibration
@@ -72,20 +75,24 @@ def measured(run: Run, lora: Path, args: argparse.Namespace) -> Calibration:
     config = run.config
     pairs, prompts = ImagePairs.of(run).pairs, identities_prompts(run, args.identities)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
+    scales = [args.upto * step / 8 for step in range(9)]
+    if not args.yes:
+        check_amounts(replace(config, count_gen=args.identities, scales=scales), model_path, training=False)
     base, embeds = load_base(Experiment(config, model_path), ["", *prompts])
     judge = build_judge(config, instruments_of(run, base, embeds, face_probe), pairs)
     if isinstance(judge, Unavailable):
         raise UserError(f"judge {config.judge}: {judge}")
-    ladder = [[args.upto * step / 8 for step in range(9)]]
-    return calibrate(run, lora, base, embeds, judge, args.identities, args.limit, ladder)
+    return calibrate(run, lora, base, embeds, judge, args.identities, args.limit, [scales])
 
 
 def _config(lora: Path, text: str, overrides: Sequence[str]) -> Config:
     """The settings of a LoRA's header under key=value."""
     try:
         recorded = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{lora}: expected JSON as its header's settings, found {error}") from None
+    if not isinstance(recorded, dict):
+        raise UserError(f"{lora}: expected settings by name in its header, found {shorten(recorded)}")
     command, faults = parse_overrides(overrides)
     known = {key.name for key in fields(Config)}
     layers = {str(lora): {key: recorded[key] for key in known & recorded.keys()}, "command line": command}
@@ -98,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--upto", type=positive, default=2.0)
     parser.add_argument("--identities", type=whole(), default=16)
     parser.add_argument("--limit", type=positive)
+    parser.add_argument("--yes", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser
 

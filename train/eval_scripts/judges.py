@@ -4,7 +4,6 @@ cd train
 python eval_scripts/judges.py --c=edits
 python eval_scripts/judges.py --c=edits --methods=train_image,train_image_fm datasets=glasses,age
 
-python eval_scripts/judges.py --c=edits --methods=train_image,train_image_fm datasets=glasses,age
 Spearman: rank correlation of the mean strengths, over the scales of all methods. Every run must be trained.
 
 options of its own:
@@ -28,6 +27,7 @@ from tinyflux.judge import face_probe
 from utils.arguments import Parser, names, numbers, path_option, whole
 from utils.config.runs import Run, expand_runs
 from utils.errors import UserError, run_cli
+from utils.files import write_atomically
 from utils.generation.prompts_and_seeds import check_loras
 from utils.jobs.calibrate import drawn_at, identities_prompts, instruments_of
 from utils.jobs.prepare import list_runs, load_base, prepare
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from utils.report.tables import markdown_table, write_records
 
-    base, embeds = load_base(experiment, ["", *identities_prompts(runs[0], options.identities)])
+    prompts = [prompt for run in runs for prompt in identities_prompts(run, options.identities)]
+    base, embeds = load_base(experiment, ["", *prompts])
     strengths: dict[str, list[list[Any]]] = {}
     for run in runs:
         instruments = instruments_of(run, base, embeds, face_probe)
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     write_records(records, options.out / "judges", COLUMNS, command=command)
     table = markdown_table(COLUMNS, [[_shown(value) for value in row] for row in rows])
-    (options.out / "judges.md").write_text(f"{table}\n    {command}\n", encoding="utf-8")
+    write_atomically(options.out / "judges.md", f"{table}\n    {command}\n".encode())
     print(table)
     return 0
 
@@ -95,7 +96,7 @@ def _row(dataset: str, of_methods: Sequence[Sequence[Any]], scales: Sequence[flo
     from utils.measure.judges import PairsJudge, ProbeJudge
     from utils.measure.sliders import scale_at
 
-    at = torch.tensor(sorted(scales))
+    at = torch.tensor(scales)
     wanted = (ProbeJudge.reached, PairsJudge.reached)
     found = [scale_at(at, of_judge, reach) for of_judge, reach in zip(of_methods[0], wanted, strict=True)]
     by_probe, by_pairs = (
@@ -120,7 +121,9 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--scales", type=numbers(0), default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
     parser.add_argument("--identities", type=whole(2), default=12)
     parser.add_argument("--out", type=path_option, default=Path("output/eval/judges"))
-    return parser.parse_known_args(argv)
+    options, arguments = parser.parse_known_args(argv)
+    options.scales = sorted({*options.scales})
+    return options, arguments
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def _of_distances(subject: Subject, distance: Measure | Unavailable) -> dict[str
         return {"delta_smooth": distance}
     if len(subject.series.scales) < 3:
         return {"delta_smooth": None}
-    return {"delta_smooth": smoothness(pairwise_distances(subject.series, distance))}
+    distances = pairwise_distances(subject.series, distance, subject.available_judge)
+    return {"delta_smooth": smoothness(distances)}
 
 
 def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float | None) -> dict[str, Any]:

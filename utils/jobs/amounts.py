@@ -50,9 +50,8 @@ def check_amounts(config: Config, model_path: str, training: bool) -> None:
             "count_gen x skips x scales: {} images": (images, MOST_IMAGES),
         }
     for what, (count, most) in counts.items():
-        if count > most:
-            keys, _, found = what.format(count).partition(": ")
-            raise UserError(f"{keys}: expected {most} at most, found {found}; {_INSISTS}")
+        keys, _, found = what.format(count).partition(": ")
+        check_count(keys, count, found, most)
 
     # A GPU says itself what is too much for it, in the moment it is; a CPU swaps, or is killed.
     shape = read_shape(Path(model_path))
@@ -67,6 +66,12 @@ def check_amounts(config: Config, model_path: str, training: bool) -> None:
     if seconds > MOST_SECONDS:
         found = f"{seconds / 3600:.1f} hours and more"
         raise UserError(f"resolution, batch_size: expected steps of minutes, found {found} each; {_INSISTS}")
+
+
+def check_count(keys: str, count: int, found: str, most: int = MOST_RUNS) -> None:
+    """Raise `UserError`, naming the keys, for a count above `most`; `found` is the count in words."""
+    if count > most:
+        raise UserError(f"{keys}: expected {most} at most, found {found}; {_INSISTS}")
 
 
 def _combinations(config: Config) -> int:

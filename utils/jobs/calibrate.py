@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config.runs import Run
+from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.lora.calibration import Calibration
 from utils.machine import launched
@@ -62,6 +63,9 @@ def calibrate(
         identities: images at each scale.
         limit: most damage; None: the judge's own.
         ladder: scales, ascending, in the steps in which they are looked at; 0 is the first.
+
+    Raises:
+        UserError: the pairs do not differ, or images are not finite.
     """
     import torch
 
@@ -75,6 +79,10 @@ def calibrate(
             scales.append(scale)
             strengths.append(judge.strength(images[0.0], images[scale]).cpu())
             damages.append(judge.damage(images[0.0], images[scale]).mean().cpu())
+            if not (strengths[-1].isfinite().all() and damages[-1].isfinite()):
+                raise UserError(
+                    f"{lora}: expected images at scale {scale:g} to be measured, found NaN or infinity"
+                )
         if strengths[-1].mean() >= judge.reached or damages[-1] > limit:
             break
 
@@ -137,7 +145,10 @@ def instruments_of(
 def calibrate_trained(
     run: Run, source: Source, base: Base, embeds: Mapping[str, PromptEmbeds], probe_of: ProbeOf
 ) -> None:
-    """Calibrate a LoRA that was just trained, write it into its header and say what was found."""
+    """Calibrate a LoRA that was just trained, write it into its header and say what was found.
+
+    A slider of which nothing can be said is told and left as it is: its training is done.
+    """
     from utils.lora.files import update_metadata
     from utils.measure.encoders import Unavailable
     from utils.measure.instruments import Instruments
@@ -146,10 +157,14 @@ def calibrate_trained(
     if not isinstance(source, ImagePairs):
         raise TypeError(f"expected image pairs, found {source.kind}")
     instruments = instruments_of(run, base, embeds, probe_of)
-    judge = build_judge(run.config, instruments, source.pairs)
-    if isinstance(judge, Unavailable):
-        print(f"{judge}; the slider is calibrated by the pairs instead", flush=True)
-        judge = PairsJudge.of(Instruments(views=instruments.views), source.pairs)
-    found = calibrate(run, run.weights_path(), base, embeds, judge, run.config.calibrate)
+    try:
+        judge = build_judge(run.config, instruments, source.pairs)
+        if isinstance(judge, Unavailable):
+            print(f"{judge}; the slider is calibrated by the pairs instead", flush=True)
+            judge = PairsJudge.of(Instruments(views=instruments.views), source.pairs)
+        found = calibrate(run, run.weights_path(), base, embeds, judge, run.config.calibrate)
+    except UserError as error:
+        print(f"slider: not calibrated; {error}", flush=True)
+        return
     update_metadata(run.weights_path(), found.metadata())
     print(f"slider: {found.in_words()}", flush=True)

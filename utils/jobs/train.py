@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
@@ -13,6 +14,7 @@ from utils.files import write_atomically
 from utils.jobs.calibrate import ProbeOf, calibrate_trained, identities_prompts, is_calibrated
 from utils.jobs.launch import launch
 from utils.jobs.prepare import Experiment, check_hub, list_runs, load_base, prepare, run_all
+from utils.lora.calibration import lacks_calibration
 from utils.machine import check_writable, heavy_imports, launched
 from utils.models.families import family_at
 from utils.training.claims import claimed, is_trained
@@ -55,7 +57,7 @@ def train_command(
     script, *arguments = following.split(maxsplit=1)
     closing = " ".join(["next:", experiment.command(script), *arguments])
     if not launched() and all(is_trained(run, fingerprints[run.name]) for run in runs):
-        return run_all(runs, partial(_keep, fingerprints), closing)
+        return run_all(runs, partial(_keep, sources, fingerprints), closing)
 
     family = family_at(experiment.model_path)
     for source in sources.values():
@@ -104,6 +106,8 @@ def training_worker(
                 train_run(run, base, source, embeds)
                 if is_calibrated(run, source):
                     calibrate_trained(run, source, base, embeds, probe_of)
+            else:
+                on_main(_tell_kept, run, source)
         if run.config.push_to_hub:
             from utils.lora.card import push_to_hub
 
@@ -113,16 +117,25 @@ def training_worker(
     return work
 
 
-def _keep(fingerprints: Mapping[str, str], run: Run) -> Path:
+def _keep(sources: Mapping[str, Source], fingerprints: Mapping[str, str], run: Run) -> Path:
     """What `training_worker` does with a run that is trained, without torch and the base."""
     with claimed(run, fingerprints[run.name]) as todo:
         if todo:
             raise UserError(f"{run.folder}: expected it trained, as it was a moment ago; start again")
+        _tell_kept(run, sources[run.name])
     if run.config.push_to_hub:
         from utils.lora.card import push_to_hub
 
         print(push_to_hub(run), flush=True)
     return run.weights_path()
+
+
+def _tell_kept(run: Run, source: Source) -> None:
+    """Say of a training that is left as it is that its slider was not calibrated, as after a kill."""
+    path = run.weights_path()
+    if is_calibrated(run, source) and lacks_calibration(path):
+        command = shlex.join(["python", "eval_scripts/calibrate.py", str(path)])
+        print(f"its slider was not calibrated, which this does: {command}", flush=True)
 
 
 def _look(run: Run, source: Source, first: bool) -> None:

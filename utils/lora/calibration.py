@@ -84,6 +84,14 @@ def read_calibration(path: Path) -> Calibration | None:
         raise UserError(f"{path}: expected its calibration in the header, found {error}") from None
 
 
+def lacks_calibration(path: Path) -> bool:
+    """Whether a .safetensors has none in its header; without torch, for commands that need none else."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return KEY not in (file.metadata() or {})
+
+
 def with_scales(run: AnyRun, loras: list[Path]) -> AnyRun:
     """A run whose `scales: auto` are those of its LoRAs' calibrations; another run as it is.
 
@@ -91,6 +99,8 @@ def with_scales(run: AnyRun, loras: list[Path]) -> AnyRun:
     read, of which its run will say so, and the others go on.
     """
     config = run.config
+    if len(loras) == len(config.lora_scales) == 1:  # another way to write scales
+        return replace(run, config=replace(config, scales=config.lora_scales[0], lora_scales=[]))
     if config.scales or config.lora_scales:
         return run
     each = [_scales_of(path, config.skips) for path in loras]

@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 
 from utils.config.schema import Config
 from utils.data.pairs import ImagePair
+from utils.errors import UserError
 from utils.measure.encoders import Unavailable, cosine
 from utils.measure.instruments import Instruments, Probe, Tools, Views, stacked
 from utils.measure.metrics import Readings, leakage, movement
@@ -64,8 +65,8 @@ class Judge(ABC):
     def damage(self, before: Tensor, after: Tensor) -> Tensor:
         """(B,) unintended change, 0 = none."""
 
-    def distance(self, before: Tensor, after: Tensor) -> Tensor:
-        """(B,) how different two images look, 1 = as two strangers; of a judge that has a name for it."""
+    def distance(self, before: Tensor, after: Tensor, among: Tensor | None = None) -> Tensor:
+        """(B,) how different two images look, 1 = as two of `among`, of `before` unless given."""
         raise NotImplementedError
 
     def readings(self, before: Tensor, after: Tensor) -> Readings:
@@ -87,6 +88,8 @@ class ProbeJudge(Judge):
         self.edited, self.changed = probe.edited, probe.changed
         source, target = (probe.read(side)[probe.edited].mean() for side in stacked(pairs))
         self.pair_difference = (target - source).item()
+        if self.pair_difference == 0:
+            raise UserError(f"pairs: expected a difference in {probe.edited!r}, found none")
 
     @classmethod
     def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
@@ -111,7 +114,7 @@ class ProbeJudge(Judge):
         return self.probe.read(after)
 
     @torch.no_grad()
-    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+    def distance(self, before: Tensor, after: Tensor, among: Tensor | None = None) -> Tensor:
         """Of the probe's features, 1 as of strangers: perceptual in its world, no outside weights.
 
         d(x, y) = |f(x) - f(y)| / mean over strangers |f(a) - f(b)|
@@ -140,7 +143,7 @@ class ClipJudge(Judge):
         source, target = (clip.embed(side) for side in stacked(pairs))
         self.direction = (target - source).mean(dim=0)
         if not self.direction.any():
-            raise ValueError("expected pairs that differ, found none that CLIP tells apart")
+            raise UserError("pairs: expected a difference, found none that CLIP tells apart")
 
     @classmethod
     def of(cls, instruments: Instruments, pairs: Sequence[ImagePair]) -> Judge:
@@ -173,7 +176,7 @@ class _View:
         deviation = before.flatten(0, 1).std(dim=0) + 1e-3
         change = ((target - source) / deviation).square().sum(dim=2).mean(dim=0).sqrt()  # (N,)
         if not change.any():
-            raise ValueError("expected pairs that differ, found none that the base tells apart")
+            raise UserError("pairs: expected a difference, found none that the base tells apart")
         support = change / change.sum()
 
         def pooled(view: Tensor) -> Tensor:
@@ -220,7 +223,7 @@ class PairsJudge(Judge):
     reached = 0.75  # where a probe has 0.9 of ten edits; beyond, the edit is stronger, not more there
 
     def __init__(self, views: Views, pairs: Sequence[ImagePair]) -> None:
-        """ValueError for pairs that do not differ, when images are first compared."""
+        """Raises `UserError` for pairs that do not differ, when images are first compared."""
         self.views, self.pairs = views, pairs
         self._seen: tuple[Tensor, list[_View]] | None = None
 
@@ -243,9 +246,11 @@ class PairsJudge(Judge):
         across = moved - (moved @ along)[:, None] * along
         return across.norm(dim=1) / self._strangers(view)
 
-    def distance(self, before: Tensor, after: Tensor) -> Tensor:
+    def distance(self, before: Tensor, after: Tensor, among: Tensor | None = None) -> Tensor:
         """See `Judge`."""
-        view, moved = self._moved(before, after)[-1]
+        unit = before if among is None else among
+        view, moved = self._moved(unit, after)[-1]
+        moved = moved if unit is before else moved - self._moved(unit, before)[-1][1]
         return moved.norm(dim=1) / self._strangers(view)
 
     def _moved(self, before: Tensor, after: Tensor) -> list[tuple[_View, Tensor]]:
@@ -253,11 +258,8 @@ class PairsJudge(Judge):
         if self._seen is None or self._seen[0] is not before:  # the same for every scale
             sides = [self.views(side) for side in (*stacked(self.pairs), self._sized(before))]
             self._seen = before, [_View.of(*of_view) for of_view in zip(*sides, strict=True)]
-        views = self._seen[1]
-        return [
-            (view, view.moved(of_view))
-            for view, of_view in zip(views, self.views(self._sized(after)), strict=True)
-        ]
+        seen = zip(self._seen[1], self.views(self._sized(after)), strict=True)
+        return [(view, view.moved(of_view)) for view, of_view in seen]
 
     def _sized(self, images: Tensor) -> Tensor:
         """Images of the pairs' own size, whose positions theirs are."""
@@ -289,7 +291,8 @@ def build_judge(config: Config, instruments: Instruments, pairs: Sequence[ImageP
     """The judge of a run's edit, or which of its networks is not there.
 
     Raises:
-        ValueError: an instrument that is not a network is not there, or the pairs do not differ.
+        ValueError: an instrument that is not a network is not there.
+        UserError: the pairs do not differ.
     """
     name = judge_of(config, instruments.probe)
     return judge_lacks(name, instruments.tools) or JUDGES[name].of(instruments, pairs)

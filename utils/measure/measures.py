@@ -7,6 +7,7 @@ says why, and stays in the tables as that. Judges bring measures of their own, s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,8 +117,16 @@ def evaluate(series: ImageSeries, measures: Measures) -> dict[float, dict[str, T
     }
 
 
-def pairwise_distances(series: ImageSeries, distance: Measure) -> Tensor:
-    """(B, n, n) distances between the images of each identity at all n scales."""
+def pairwise_distances(series: ImageSeries, distance: Measure, judge: Judge | None = None) -> Tensor:
+    """(B, n, n) distances between the images of each identity at all n scales.
+
+    Args:
+        series: the images.
+        distance: as of `distance_measure`.
+        judge: the one that it is of, if it has one: all are then in the unit of the images at scale 0.
+    """
+    if judge is not None and judge.names[2]:
+        distance = partial(judge.distance, among=series.images[0.0])
     stacks = list(series.images.values())
     distances = torch.zeros(len(series.names), len(stacks), len(stacks))
     for i, one in enumerate(stacks):

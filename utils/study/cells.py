@@ -194,7 +194,7 @@ def measure_cell(
         measures={name: _over_scales([by_name[name] for by_name in at_scales.values()]) for name in measures},
         delta_smooth=str(distance)
         if isinstance(distance, Unavailable)
-        else smoothness(pairwise_distances(series, distance)),
+        else smoothness(pairwise_distances(series, distance, judge)),
         training=read_record(run.record_path),
         generation=read_record(record_path),
         made_with=made_with(cell, plan, inputs),

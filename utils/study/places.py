@@ -13,7 +13,7 @@ from utils.study.cells import CellResult
 
 CELLS = "cells.json"
 """Beside a report, its cells: {name: hash of what its figures were made with}."""
-_FILES = ("report.html", "table.*", "results.*", "curves*.*", CELLS)
+_FILES = ("report.html", "table.*", "figures.*", "results.*", "curves*.*", CELLS)
 
 
 def report_folder(out: Path, planned: Collection[str]) -> Path:
