@@ -10,6 +10,7 @@ from PIL import Image
 from utils.config.runs import Run
 from utils.config.schema import SliderScale
 from utils.data.pixels import read_rgb
+from utils.generation.made_with import loras_of
 from utils.report.figures import Grid
 from utils.report.page import (
     LARGEST_TILE,
@@ -112,15 +113,16 @@ def _small(picture: Image.Image) -> Image.Image:
 def _settings(run: Run) -> Table:
     config = run.config
     rows = [
-        ["LoRA", ", ".join(path.name for path in run.lora_paths)],
+        ["LoRA", ", ".join(path.name for path in loras_of(run))],
         ["size", f"{config.resolution} x {config.resolution} pixels"],
         ["steps", str(config.num_inference_steps)],
         ["guidance", f"{config.guidance_scale:g}"],
     ]
-    return Table(["setting", "value"], rows)
+    return Table(["setting", "value"], rows, words=True)
 
 
 def _prompts(prompts: Mapping[int, str]) -> Table:
     rows = [[str(seed), prompt] for seed, prompt in list(prompts.items())[:MOST_PROMPTS]]
     left = len(prompts) - len(rows)
-    return Table(["seed", "prompt"], rows, f"{left} more seeds are not listed." if left else "")
+    caption = f"{left} more seeds are not listed." if left else ""
+    return Table(["seed", "prompt"], rows, caption, words=True)
