@@ -10,6 +10,7 @@ from PIL import Image
 from utils.config.runs import Run
 from utils.config.schema import SliderScale
 from utils.data.pixels import read_rgb
+from utils.generation.gallery import short_name, slider_name
 from utils.generation.made_with import loras_of
 from utils.report.figures import Grid
 from utils.report.page import (
@@ -72,7 +73,7 @@ def write_page(
 
 def _positions(run: Run) -> dict[tuple[str, int], list[SliderScale]]:
     """(heading, skip) -> the scales of one slider, of which the first LoRA's differ."""
-    names = [path.stem for path in run.lora_paths]
+    names = [short_name(path) for path in run.lora_paths]
     sliders: dict[tuple[str, int], list[SliderScale]] = {}
     for skip in run.config.skips:
         for scale in run.slider_scales:
@@ -98,7 +99,7 @@ def _slider(
         rows=[[_small(read_rgb(run.image_path(seed, skip, scale))) for scale in ordered] for seed in seeds],
         column_labels=[f"{first[scale]:g}" for scale in ordered],
         row_labels=[f"seed {seed}\n{prompts[seed]}" for seed in seeds],
-        column_axis="slider scale",
+        column_axis=slider_name(run),
     )
     return slider_of_scales(grid, {name: [picture] * len(seeds) for name, picture in held.items()})
 
