@@ -55,6 +55,8 @@ def test_train_then_edit(photos: Path, script: Script, loads: list) -> None:
     assert status == 0, err
     for stem, size in (("610", (48, 32)), ("wide", (32, 56))):
         folder = edits(stem, "lora")
+        page = (folder / "index.html").read_text(encoding="utf-8")
+        assert f"<td>{EDIT}, real_{stem}_4inf_2epoch.safetensors</td>" in page
         names = {f"skip{skip}_scale{scale}.png" for skip in (0, 2) for scale in ("0.00", "1.00", "-1.00")}
         assert {path.name for path in (folder / "6666").glob("*.png")} == names
         assert {path.name for path in (folder / "6666/whole").glob("*.png")} == names
@@ -76,6 +78,8 @@ def test_training_free_inversions_need_no_training(photos: Path, script: Script,
     assert len(set(images)) == 3
     by_chance = inversion in ("rf_inversion", "flowedit")
     assert len(list(edits("610", inversion).glob("*.png"))) == (2 if by_chance else 1)
+    page = (edits("610", inversion) / "index.html").read_text(encoding="utf-8")
+    assert f"<td>{EDIT}</td>" in page  # made with this one alone
     assert not edits("wide", inversion).exists()
 
 

@@ -206,9 +206,13 @@ def test_two_loras_act_together_each_at_its_own_scales(site: Path, script: Scrip
     age, smile = sorted((site / "output/models").rglob("*2epoch.safetensors"))
     wanted = ("use_trained_lora_path=1", f"trained_lora_path=[{age},{smile}]", "datasets=age")
     sweep = ("lora_scales=[[0,1],[0,0.5,1]]", "skips=[1,2]", "count_gen=1", "save_gif=1")
-    status, _, err = script("gen_image_script", "--c=mini", *wanted, *sweep)
+    status, out, err = script("gen_image_script", "--c=mini", *wanted, *sweep)
     assert status == 0, err
+    assert "next:" not in out  # nothing measures several at once
     (grid,) = Path("output/eval").rglob("6666.png")
+    page = (grid.parent / "index.html").read_text(encoding="utf-8")
+    assert "on, smile at 0.5</h2>" in page
+    assert "age, slider scale" in page
     names = {path.name for path in (grid.parent / "6666").glob("*.png")}
     combinations = [(first, second) for first in (0, 1) for second in (0, 0.5, 1)]
     assert names == {f"skip{n}_scale{a:.2f}_{b:.2f}.png" for n in (1, 2) for a, b in combinations}

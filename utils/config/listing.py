@@ -48,7 +48,9 @@ def keys_help() -> str:
 
 
 def _defaults() -> dict[str, str]:
-    return {each.name: _shown(default_of(each)) for each in fields(Config)}
+    keys = keys_of(Config)
+    shown = {each.name: _shown(default_of(each)) for each in fields(Config)}
+    return shown | {name: "auto" for name, own in keys.items() if own.auto}
 
 
 def _shown(value: Any) -> str:

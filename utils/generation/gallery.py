@@ -106,7 +106,7 @@ def write_seed(
             rows.setdefault((skip, each[1:]), {})[each[0]] = image
 
     # A grid of all, a column a scale.
-    config, names = run.config, [_short(path) for path in loras]
+    config, names = run.config, [short_name(path) for path in loras]
     first = [] if original is None else [original]
     grid = Grid(
         rows=[[*first, *row.values()] for row in rows.values()],
@@ -114,7 +114,7 @@ def write_seed(
         row_labels=[_row_label(skip, others, names, len(images)) for skip, others in rows]
         if len(rows) > 1
         else (),
-        column_axis="slider scale" if len(names) == 1 else f"{names[0]}, slider scale",
+        column_axis=slider_name(run),
         title=edit_name(run),
         caption=f"seed {seed}, skip {', '.join(map(str, images))} of {config.num_inference_steps} steps, "
         f"guidance {config.guidance_scale:g}\n{note}\n" + "\n".join(map(str, loras)),
@@ -132,10 +132,16 @@ def write_seed(
 def edit_name(run: Run) -> str:
     """What is seen in a run's images: the edit, or the edits and of a photograph which."""
     if isinstance(run, RealRun):
-        return f"{_short(Path(run.config.semantic_lora_path))}, photograph {run.photograph.stem}"
+        return f"{short_name(Path(run.config.semantic_lora_path))}, photograph {run.photograph.stem}"
     if run.config.use_trained_lora_path:
-        return " and ".join(map(_short, run.lora_paths))
+        return " and ".join(map(short_name, run.lora_paths))
     return run.dataset
+
+
+def slider_name(run: Run) -> str:
+    """What the slider of a run's images moves: of several LoRAs the first."""
+    one = len(run.lora_paths) == 1
+    return "slider scale" if one else f"{short_name(run.lora_paths[0])}, slider scale"
 
 
 def _row_label(skip: int, others: Sequence[float], names: Sequence[str], skips: int) -> str:
@@ -144,7 +150,7 @@ def _row_label(skip: int, others: Sequence[float], names: Sequence[str], skips: 
     return "\n".join([*parts, *(f"{name} {scale:g}" for name, scale in zip(names[1:], others, strict=True))])
 
 
-def _short(lora: Path) -> str:
+def short_name(lora: Path) -> str:
     """What a LoRA file is called in a picture: the part of its stem that names the edit."""
     return re.sub(r"_[\d.]+eta_.*", "", lora.stem)
 

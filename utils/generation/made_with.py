@@ -34,7 +34,7 @@ def made_with(run: Run) -> dict[str, Any]:
     if config.use_prompts_file:  # which may be gone when only measuring is left to do
         prompts = run.prompts_path.read_bytes() if run.prompts_path.is_file() else b""
     return {
-        "loras": [_hash_as_saved(run, path) for path in _loras(run)],
+        "loras": [_hash_as_saved(run, path) for path in loras_of(run)],
         "settings": {key: getattr(config, key) for key in sorted(keys)},
         "prompts": sha256(prompts).hexdigest()[:16],
         "photograph": sha256(photograph.read_bytes()).hexdigest()[:16] if photograph else "",
@@ -61,7 +61,7 @@ def doubts(run: Run) -> list[str]:
         UserError: they are of another LoRA than the run's present one.
     """
     folder, then = run.seeds_folder, read_made_with(run.seeds_folder)
-    if not all(path.is_file() for path in _loras(run)):
+    if not all(path.is_file() for path in loras_of(run)):
         return [f"{folder}: which LoRA they are of can't be checked, as it is not there"]
     now = made_with(run)
     if then is not None and then["loras"] != now["loras"]:
@@ -111,7 +111,7 @@ def _hash_as_saved(run: Run, path: Path) -> str:
     return found
 
 
-def _loras(run: Run) -> list[Path]:
+def loras_of(run: Run) -> list[Path]:
     """The files that the run's images are made with."""
     if not isinstance(run, RealRun):
         return run.lora_paths
@@ -120,4 +120,4 @@ def _loras(run: Run) -> list[Path]:
 
 
 def _named(run: Run) -> str:
-    return " and ".join(map(str, _loras(run)))
+    return " and ".join(map(str, loras_of(run)))

@@ -10,6 +10,8 @@ from PIL import Image
 from utils.config.runs import Run
 from utils.config.schema import SliderScale
 from utils.data.pixels import read_rgb
+from utils.generation.gallery import short_name, slider_name
+from utils.generation.made_with import loras_of
 from utils.report.figures import Grid
 from utils.report.page import (
     LARGEST_TILE,
@@ -71,7 +73,7 @@ def write_page(
 
 def _positions(run: Run) -> dict[tuple[str, int], list[SliderScale]]:
     """(heading, skip) -> the scales of one slider, of which the first LoRA's differ."""
-    names = [path.stem for path in run.lora_paths]
+    names = [short_name(path) for path in run.lora_paths]
     sliders: dict[tuple[str, int], list[SliderScale]] = {}
     for skip in run.config.skips:
         for scale in run.slider_scales:
@@ -97,7 +99,7 @@ def _slider(
         rows=[[_small(read_rgb(run.image_path(seed, skip, scale))) for scale in ordered] for seed in seeds],
         column_labels=[f"{first[scale]:g}" for scale in ordered],
         row_labels=[f"seed {seed}\n{prompts[seed]}" for seed in seeds],
-        column_axis="slider scale",
+        column_axis=slider_name(run),
     )
     return slider_of_scales(grid, {name: [picture] * len(seeds) for name, picture in held.items()})
 
@@ -112,15 +114,16 @@ def _small(picture: Image.Image) -> Image.Image:
 def _settings(run: Run) -> Table:
     config = run.config
     rows = [
-        ["LoRA", ", ".join(path.name for path in run.lora_paths)],
+        ["LoRA", ", ".join(path.name for path in loras_of(run))],
         ["size", f"{config.resolution} x {config.resolution} pixels"],
         ["steps", str(config.num_inference_steps)],
         ["guidance", f"{config.guidance_scale:g}"],
     ]
-    return Table(["setting", "value"], rows)
+    return Table(["setting", "value"], rows, words=True)
 
 
 def _prompts(prompts: Mapping[int, str]) -> Table:
     rows = [[str(seed), prompt] for seed, prompt in list(prompts.items())[:MOST_PROMPTS]]
     left = len(prompts) - len(rows)
-    return Table(["seed", "prompt"], rows, f"{left} more seeds are not listed." if left else "")
+    caption = f"{left} more seeds are not listed." if left else ""
+    return Table(["seed", "prompt"], rows, caption, words=True)

@@ -64,7 +64,10 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
         return folder
 
     print(f"seeds: {', '.join(map(str, seeds))}")
-    command = _measuring(experiment, measuring, runs[0]) if measuring else experiment.command(following)
+    if len(runs[0].lora_paths) > 1:
+        command = ""  # no measure is of several edits at once
+    else:
+        command = _measuring(experiment, measuring, runs[0]) if measuring else experiment.command(following)
     return run_all(runs, generate_one, _closing(runs, seeds, command))
 
 
@@ -153,9 +156,8 @@ def _typed(experiment: Experiment) -> str:
 
 
 def _closing(runs: Sequence[Run], seeds: Sequence[int], following: str) -> str:
-    """Where to look, and what comes next."""
+    """Where to look, and what comes next, if anything does."""
     pages = str(runs[0].page_path) if len(runs) == 1 else f"{runs[0].page_path.name} in each of them"
     grids = f"{seeds[0]}.png" + (" and so on" if len(seeds) > 1 else "")
-    return (
-        f"pictures: {pages} (a slider to drag in a browser); as sheets, {grids} beside it\nnext: {following}"
-    )
+    where = f"pictures: {pages} (a slider to drag in a browser); as sheets, {grids} beside it"
+    return f"{where}\nnext: {following}" if following else where

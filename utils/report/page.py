@@ -36,11 +36,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of ready-made cells; the first column names the row."""
+    """A table of ready-made cells; the first column names the row, the others are numbers, or words."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    words: bool = False
 
     def __post_init__(self) -> None:
         """Refuse rows that would not line up with the header."""
