@@ -49,7 +49,8 @@ def train_command(
     check_hub(runs)
     sources = shared({run.name: method_of(run.config.python_name).source.of(run) for run in runs})
     if experiment.dry_run:
-        list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)})
+        checks = [source.fingerprint for source in sources.values()]
+        list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)}, checks)
         return 0
 
     # The fingerprints first: a file replaced meanwhile is then another one's next time.
