@@ -256,6 +256,12 @@ def test_a_dry_run_lists_writes_nothing_and_imports_nothing_heavy(name: str, sit
     assert not imported & {"torch", "diffusers", "transformers", "peft", "matplotlib", "tensorboard"}
 
 
+def test_a_dry_run_of_training_says_which_images_are_missing(site: Path, script: Script) -> None:
+    status, out, err = script("train_image_script", "--c=mini", "datasets=nowhere", "--dry-run")
+    assert (status, err) == (0, "")
+    assert out.count("missing: datasets/nowhere/source: expected a folder of images, found none") == 1
+
+
 def test_every_shipped_config_knows_its_method(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(TRAIN)
     studies = sorted(path.stem for path in Path("config").glob("*.yaml") if not path.stem.startswith("study"))
