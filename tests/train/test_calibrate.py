@@ -39,8 +39,10 @@ def lora(site: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_calibration_is_written_into_the_file_and_read_by_generation(lora: Path, script: Script) -> None:
     weights, metadata = load_file(lora), read_metadata(lora)
-    status, _, err = script("calibrate", str(lora), "judge=probe", "--identities=2", "--upto=4")
+    status, out, err = script("calibrate", str(lora), "judge=probe", "--identities=2", "--upto=4")
     assert status == 0, err
+    (run,) = expand_runs(load_config("mini", ["datasets=age"], Path("config")))
+    assert f"--c=train_image base={run.config.base} 'datasets=[age]'" in out
     calibration = read_calibration(lora)
     assert (calibration.judge, calibration.identities, calibration.limit) == ("probe", 2, 0.1)
     assert 0 <= calibration.usable <= 4
@@ -152,6 +154,30 @@ def test_scales_of_a_single_lora_are_scales(lora: Path) -> None:
     (run,) = expand_runs(load_config("mini", overrides, Path("config")))
     config = with_scales(run, [lora]).config
     assert (config.scales, config.lora_scales) == ([0.0, 1.5], [])
+
+
+def test_a_dry_run_misses_the_prompts_of_the_calibration(site: Path, script: Script) -> None:
+    arguments = ("--c=mini", "datasets=age", "use_prompts_file=1", "prompts_file=nowhere", "--dry-run")
+    status, out, _ = script("train_image_script", *arguments, "calibrate=2")
+    assert status == 0
+    assert "missing: prompts_file 'nowhere'" in out
+    assert "missing" not in script("train_image_script", *arguments, "calibrate=0")[1]
+
+
+def test_judges_are_compared_at_scales_in_any_order(
+    lora: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("judges")
+    monkeypatch.setattr(module, "instruments_of", lambda *_: None)
+    monkeypatch.setattr(module, "drawn_at", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(module, "_by_judge", lambda run, _, scales: [torch.tensor([scales])] * 2)
+    arguments = ("--c=mini", "datasets=age", "lr=0.05", "--scales=1,0,0.5,1", "--out=compared")
+    status, _, err = script("judges", *arguments)
+    assert status == 0, err
+    (row,) = json.loads(Path("compared/judges.json").read_text())["rows"]
+    assert row["scale by the probe"] == pytest.approx(0.9)
+    assert row["scale by the pairs"] == pytest.approx(0.75)
+    assert row["Spearman"] == pytest.approx(1, abs=1e-4)
 
 
 def test_a_calibration_goes_on_until_the_slider_gets_there(

@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(json.dumps(asdict(calibration), indent=1))
     print(f"slider: {calibration.in_words()}")
     generate = ["python", str(scripts / "gen_image_script.py"), "--c=train_image"]
+    generate.append(f"base={run.config.base}")
     lora = [f"datasets=[{run.dataset}]", "use_trained_lora_path=1", f"trained_lora_path={args.lora}"]
     print(f"next: {shlex.join([*generate, *lora])}")
     return 0

@@ -49,7 +49,9 @@ def train_command(
     check_hub(runs)
     sources = shared({run.name: method_of(run.config.python_name).source.of(run) for run in runs})
     if experiment.dry_run:
-        checks = [source.fingerprint for source in sources.values()]
+        calibrated = [run for run in runs if is_calibrated(run, sources[run.name])]
+        checks: list[Callable[[], object]] = [source.fingerprint for source in sources.values()]
+        checks += [partial(identities_prompts, run, run.config.calibrate) for run in calibrated]
         list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)}, checks)
         return 0
 

@@ -57,14 +57,17 @@ class Calibration:
 
     def in_words(self) -> str:
         """What was found, for a person to read."""
-        as_far = (
-            f"as far as the pairs at scale {self.pairs_scale:.2f}"
-            if self.pairs_scale is not None
-            else f"not as far as the pairs up to scale {self.usable:.2f}"
-        )
-        breaks = "" if self.breaks is None else f", breaks from {self.breaks:.2f} on"
+        found = []
+        if self.breaks is not None:
+            found.append(f"breaks from scale {self.breaks:.2f} on")
+        if self.pairs_scale is None:
+            found.append(f"not as far as the pairs up to {self.usable:.2f}")
+        else:
+            found.append(f"as far as the pairs at {self.pairs_scale:.2f}")
+            if self.breaks is not None and self.breaks < self.pairs_scale:
+                found[-1] += ", which is beyond"
         scales = ", ".join(f"{scale:g}" for scale in self.scales())
-        return f"{as_far}{breaks}; scales: {scales} (judge {self.judge}, {self.identities} images each)"
+        return f"{', '.join(found)}; scales: {scales} (judge {self.judge}, {self.identities} images each)"
 
     def metadata(self) -> dict[str, str]:
         """As the header of a LoRA's file holds it."""
