@@ -21,6 +21,12 @@ class Parser(argparse.ArgumentParser):
         kept = argparse.RawDescriptionHelpFormatter
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": kept, **options})
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """As argparse's, which of `--option=--` makes an empty list, whatever the option's type."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected a value, found '--'")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         """Leave with usage, one line and status 2."""
         super().error(shown(message))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.strangers import case
+from utils.arguments import Parser
 from utils.config.load import parse_overrides
 from utils.config.schema import Config
 from utils.config.yaml_bounds import MOST_BYTES, MOST_DEPTH, MOST_NODES
@@ -124,3 +125,14 @@ def _write(path: str) -> None:
     with open(path, "w") as file:
         file.write("x")
         file.flush()
+
+
+@case("an option whose value is -- has none")
+def dashes(folder: Path) -> None:
+    for option in ("--c", "--out"):
+        parser = Parser()
+        parser.add_argument(option)
+        with pytest.raises(SystemExit) as left:
+            parser.parse_args([f"{option}=--"])
+        assert left.value.code == 2
+        assert parser.parse_args([f"{option}=-"]) == parser.parse_args([option, "-"])
