@@ -172,6 +172,13 @@ def _independent(name, source, target, sigma, noise, eta, beta):
             "positive": _velocity(flow_target, sigma, semantic=1) - (noise - target),
             "negative": _velocity(flow_source, sigma, semantic=-1) - (noise - source),
         },
+        "train_image_anchored": {
+            "semantic": _velocity(flow_source, sigma, semantic=1) - (_velocity(flow_source, sigma) + edit)
+        },
+        "train_image_bipolar": {
+            "positive": _velocity(flow_source, sigma, semantic=1) - (_velocity(flow_source, sigma) + edit),
+            "negative": _velocity(flow_target, sigma, semantic=-1) - (_velocity(flow_target, sigma) - edit),
+        },
         "train_image_real": {"inversion": _velocity(flow_source, sigma, inversion=1) - (noise - source)},
     }
     return {loss: np.mean(residual**2) for loss, residual in residuals[name].items()}

@@ -139,6 +139,21 @@ def test_sweep_equals_one_plain_run_per_scale(skips, scales):
     assert field.calls == len(steps) <= 8  # all branches of a step together
 
 
+@pytest.mark.parametrize("scales", [[0.0, 0.5], [0.5]])
+def test_a_held_branch_is_corrected_by_the_unedited_one_after_every_step(scales):
+    field, start = CountingField(), torch.randn(2, 3)
+    held = sweep_skips(field, start, SIGMAS, [3], scales, hold=lambda base, x: base + (x - base) / 2)[3]
+    base = x = start
+    for i in range(8):
+        step = SIGMAS[i + 1] - SIGMAS[i]
+        base_next = base + step * base * SIGMAS[i]
+        x = base_next if i < 3 else base_next + (x + step * (x * SIGMAS[i] + 0.5) - base_next) / 2
+        base = base_next
+    assert torch.allclose(held[0.5], x, atol=1e-6)
+    assert torch.allclose(held.get(0.0, base), base, atol=1e-6)
+    assert field.parts == sweep_forwards(8, [3], scales, held=True) == 8 + 5
+
+
 def test_of_several_edits_all_zeros_are_the_base():
     field, start = CountingField(), torch.randn(2, 3)
     scales = [(0.0, 0.0), (0.5, 0.0), (0.0, 2.0), (-1.0, 1.0)]

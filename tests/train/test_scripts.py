@@ -74,6 +74,8 @@ PAIR_METHODS = {
     "train_image_wocfg": ("content", "semantic"),
     "train_image_fm": ("content", "semantic"),
     "train_image_sliders": ("positive", "negative"),
+    "train_image_anchored": ("semantic",),
+    "train_image_bipolar": ("positive", "negative"),
 }
 
 

@@ -29,6 +29,8 @@ def test_the_table_says_what_a_method_knows() -> None:
         "train_image_wocfg": "beta",
         "train_image_fm": "eta",
         "train_image_sliders": "",
+        "train_image_anchored": "eta",
+        "train_image_bipolar": "eta",
         "train_image_real": "",
         "slider_text": "",
     }

@@ -107,6 +107,7 @@ class Config:
     use_prompts_file: bool = key(GENERATION, False, "the prompts of prompts_file in turn, one a seed, in place of prompt")
     prompts_file: list[str] = key(GENERATION, ["prompts-person.yaml"], "YAML lists in prompts/, one a dataset", filled=True, check=is_path, expected="at least one entry", path=True)
     skips: list[int] = key(GENERATION, [14], "step index from which the adapter is active, a row each", ge=0, filled=True)
+    locality: bool = key(GENERATION, False, "hold edited images to the unedited one where the edit does little; not for styles")
 
     use_trained_lora_path: bool = key(IMAGES, False, "apply trained_lora_path in place of each run's own LoRA")
     trained_lora_path: list[str] = key(IMAGES, [], "LoRA files; several act together", commas=False, check=is_path, expected="a list of paths", path=True)

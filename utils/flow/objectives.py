@@ -86,6 +86,57 @@ class SemanticAlone(PairObjective):
 
 
 @dataclass(frozen=True)
+class Anchored(PairObjective):
+    """One adapter, pushed from where the base itself is: what it is asked for holds the edit alone.
+
+    semantic loss  || v(x_t_source; semantic) - (v(x_t_source) + eta (x_0_source - x_0_target)) ||^2
+
+    v(x_t) is the base's own velocity, without adapters and gradient. In PairEdit's loss the schedule's stands in
+    its place, from which the base is away by what it does not know of this person: what the content adapter
+    does not take up of that, the semantic adapter learns.
+
+    Attributes:
+        eta: strength of the guidance along the direction.
+    """
+
+    eta: float
+    adapters: ClassVar[tuple[str, ...]] = ("semantic",)
+    saved: ClassVar[str] = "semantic"
+
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
+        """ "semantic"."""
+        return [self.pushed(model, batch, "semantic", batch.source, 1.0)]
+
+    def pushed(self, model: VelocityModel, batch: PairBatch, name: str, x_0: Tensor, scale: float) -> Pass:
+        """At x_t of an image, the adapter at `scale` moves the base's velocity by scale eta direction."""
+        import torch
+
+        x_t = self.schedule.add_noise(x_0, batch.noise, batch.sigma)
+        with model.adapters(), torch.no_grad():
+            velocity = model(x_t, batch.sigma)
+        velocity_target = velocity + scale * self.eta * (batch.source - batch.target)
+        return Pass(name, Mix({"semantic": scale}, train=("semantic",)), x_t, batch.sigma, velocity_target)
+
+
+@dataclass(frozen=True)
+class Bipolar(Anchored):
+    """`Anchored` at both ends of the slider: from the source to the target, and from the target back.
+
+    positive loss  || v(x_t_source; +semantic) - (v(x_t_source) + eta (x_0_source - x_0_target)) ||^2
+    negative loss  || v(x_t_target; -semantic) - (v(x_t_target) - eta (x_0_source - x_0_target)) ||^2
+
+    both under the same noise and sigma. What both ends ask of an adapter is even in its scale, and cancels.
+    """
+
+    def passes(self, model: VelocityModel, batch: PairBatch) -> list[Pass]:
+        """ "positive", then "negative"."""
+        return [
+            self.pushed(model, batch, "positive", batch.source, 1.0),
+            self.pushed(model, batch, "negative", batch.target, -1.0),
+        ]
+
+
+@dataclass(frozen=True)
 class TargetReconstruction(PairObjective):
     """PairEdit without the guidance term: the semantic adapter learns to reconstruct the target image.
 

@@ -23,6 +23,9 @@ Called with n of them, it gives the field of a batch of n equal parts, each at i
 
 Scale = TypeVar("Scale", bound=SliderScale)
 
+Hold = Callable[[Tensor, Tensor], Tensor]
+"""(unedited x_t, edited x_t) -> the edited one, corrected; see utils/flow/locality.py."""
+
 OnStep = Callable[[int, Tensor], None]
 """(step_index just done, x_t after it); for progress bars and for looking at what happens on the way."""
 
@@ -102,6 +105,7 @@ def sweep_skips(
     skips: Sequence[int],
     scales: Sequence[Scale],
     on_step: OnStep | None = None,
+    hold: Hold | None = None,
 ) -> dict[int, dict[Scale, Tensor]]:
     """Generate at every slider scale, the edit setting in at step `skip`, for every skip.
 
@@ -117,6 +121,7 @@ def sweep_skips(
         skips: step indices in 0..N; N means the edit never sets in.
         scales: slider scales, of either sign, or one a LoRA in a tuple; a repeated one is computed once.
         on_step: as in `euler_sample`, with the states of all branches at once.
+        hold: corrects an edited branch after each step by the unedited one, which then runs to the end.
 
     Returns:
         {skip: {scale: (B, ...) at sigmas[N]}}, in the order of `skips` and `scales`.
@@ -130,7 +135,7 @@ def sweep_skips(
     if outside := [skip for skip in skips if not 0 <= skip <= num_steps]:
         raise ValueError(f"expected every skip within 0..{num_steps}, found {outside}")
     edited, zero = _edited(scales), _zero(scales[0])
-    base_end = num_steps if len(edited) < len(set(scales)) else max(skips)
+    base_end = num_steps if len(edited) < len(set(scales)) or (hold and edited) else max(skips)
 
     base, branches = x_start, dict[tuple[int, Scale], Tensor]()
     for step in range(num_steps):
@@ -143,6 +148,8 @@ def sweep_skips(
         ]
         if step < base_end:
             base = states.pop(0)
+        if hold is not None and branches:
+            states = [hold(base, state) for state in states]
         branches = dict(zip(branches, states, strict=True))
     return {skip: {scale: branches.get((skip, scale), base) for scale in scales} for skip in skips}
 
@@ -154,15 +161,18 @@ def sweep(
     skip: int,
     scales: Sequence[Scale],
     on_step: OnStep | None = None,
+    hold: Hold | None = None,
 ) -> dict[Scale, Tensor]:
     """Generate at every slider scale for one skip; `sweep_skips` says how. Returns {scale: (B, ...)}."""
-    return sweep_skips(velocity_for, x_start, sigmas, [skip], scales, on_step)[skip]
+    return sweep_skips(velocity_for, x_start, sigmas, [skip], scales, on_step, hold)[skip]
 
 
-def sweep_forwards(num_inference_steps: int, skips: Sequence[int], scales: Sequence[Scale]) -> int:
-    """Count the images, of each seed, that `sweep_skips` sends through the model."""
+def sweep_forwards(
+    num_inference_steps: int, skips: Sequence[int], scales: Sequence[Scale], held: bool = False
+) -> int:
+    """Count the images, of each seed, that `sweep_skips` sends through the model; `held`: with a `hold`."""
     edited = _edited(scales)
-    base = num_inference_steps if len(edited) < len(set(scales)) else max(skips)
+    base = num_inference_steps if len(edited) < len(set(scales)) or (held and edited) else max(skips)
     return base + len(edited) * sum(num_inference_steps - skip for skip in set(skips))
 
 

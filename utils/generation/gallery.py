@@ -50,7 +50,7 @@ def write_images(
     config = run.config
     of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in prompts])
     scales = run.slider_scales
-    total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, scales)
+    total = len(seeds) * sweep_forwards(config.num_inference_steps, config.skips, scales, config.locality)
     prompt_of = dict(zip(seeds, prompts, strict=True))
 
     grids = []

@@ -19,7 +19,8 @@ from utils.config.runs import RealRun
 from utils.config.schema import Config, SliderScale
 from utils.data.photos import Photo
 from utils.flow.inversion import Inversion, build_inversion
-from utils.flow.sampling import OnStep, Scale, initial_noise, sweep_skips
+from utils.flow.locality import Locality
+from utils.flow.sampling import Hold, OnStep, Scale, initial_noise, sweep_skips
 from utils.lora.files import load_lora
 from utils.lora.metadata import check_base
 from utils.models.adapters import remove_adapter
@@ -94,7 +95,7 @@ def sweep_images(
         scales: slider scales, of either sign; of several edits together, a tuple of one each.
         config: gives resolution, num_inference_steps, guidance_scale and batch_size_gen.
         progress: called after each forward pass with the number of images in it; len(seeds) *
-            sweep_forwards(num_inference_steps, skips, scales) in all.
+            sweep_forwards(num_inference_steps, skips, scales, locality) in all.
 
     Returns:
         {skip: {scale: (len(seeds), 3, H, W)}}, float32 in [-1, 1] on the CPU, seeds in the order given.
@@ -137,6 +138,7 @@ def sweep_batches(
             skips,
             scales,
             on_step,
+            hold_of(config),
         )
         yield (
             batch,
@@ -145,6 +147,11 @@ def sweep_batches(
                 for skip, by_scale in latents.items()
             },
         )
+
+
+def hold_of(config: Config) -> Hold | None:
+    """What holds edited images to the unedited one, if the config asks for it."""
+    return Locality() if config.locality else None
 
 
 def velocity_for(model: Velocity, names: Sequence[str]) -> Callable[[Sequence[SliderScale]], ScaledVelocity]:

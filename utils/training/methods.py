@@ -15,6 +15,8 @@ from typing import Any
 
 from utils.errors import UserError, nearest
 from utils.flow.objectives import (
+    Anchored,
+    Bipolar,
     ContentSemantic,
     ImageSlider,
     Reconstruction,
@@ -73,6 +75,16 @@ METHODS: dict[str, Method] = {
         "baseline: image sliders, the target at scale +1 and the source at -1",
         ImagePairs,
         lambda: ImageSlider(RectifiedFlow()),
+    ),
+    "train_image_anchored": Method(
+        "ours: one adapter, pushed from the base's own velocity",
+        ImagePairs,
+        lambda eta: Anchored(RectifiedFlow(), eta),
+    ),
+    "train_image_bipolar": Method(
+        "ours: the same from both ends, +1 at the source and -1 at the target",
+        ImagePairs,
+        lambda eta: Bipolar(RectifiedFlow(), eta),
     ),
     "train_image_real": Method(
         "a LoRA that draws one photograph from any noise, on the rectified flow",

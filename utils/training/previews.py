@@ -7,7 +7,7 @@ from PIL import Image
 from utils.config.runs import Run
 from utils.data.pixels import to_images
 from utils.flow.sampling import initial_noise, sweep
-from utils.generation.sweep import velocity_for
+from utils.generation.sweep import hold_of, velocity_for
 from utils.models.base import Base, PromptEmbeds
 from utils.models.velocity import Velocity
 from utils.report.figures import Grid, draw_grid
@@ -34,7 +34,9 @@ def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Ima
     noise = initial_noise(seeds, shape).to(base.device)
     model = Velocity(base, embeds, config.guidance_scale, config.batch_size_gen)
     sigmas = base.sigmas(config.num_inference_steps, *shape[1:])
-    latents = sweep(velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales)
+    latents = sweep(
+        velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales, hold=hold_of(config)
+    )
     columns = [to_images(base.decode_latents(latents[scale]).cpu()) for scale in scales]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], list(map(str, seeds))), _TILE)
