@@ -91,9 +91,9 @@ class Anchored(PairObjective):
 
     semantic loss  || v(x_t_source; semantic) - (v(x_t_source) + eta (x_0_source - x_0_target)) ||^2
 
-    v(x_t) is the base's own velocity, without adapters and gradient. In PairEdit's loss the schedule's stands in
-    its place, from which the base is away by what it does not know of this person: what the content adapter
-    does not take up of that, the semantic adapter learns.
+    v(x_t) is the base's own velocity, without adapters and gradient. In PairEdit's loss the schedule's stands
+    in its place, from which the base is away by what it does not know of this person: what the content
+    adapter does not take up of that, the semantic adapter learns.
 
     Attributes:
         eta: strength of the guidance along the direction.
