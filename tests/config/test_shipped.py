@@ -10,7 +10,7 @@ from utils.config.runs import expand_runs
 from utils.config.schema import Config
 
 SHIPPED = Path(__file__).resolve().parents[2] / "train" / "config"
-PLANS = {"study", "study_flux"}  # of study_script.py, whose tests load them
+PLANS = {"study", "study_flux", "study_methods"}  # of study_script.py, whose tests load them
 BASE_KEYS = {
     *("pretrained_model_name_or_path", "resolution", "dtype", "max_sequence_length", "rank", "alpha", "lr"),
     *("batch_size", "train_iteration", "save_per_steps", "save_total_limit", "cfg_eta", "noise_scales"),
