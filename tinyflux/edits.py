@@ -72,7 +72,7 @@ def measure(
     scales = sorted(set(scales))
     images: dict[float, list[Tensor]] = {scale: [] for scale in scales}
     pictures: dict[int, list[Image.Image]] = {}
-    total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales)
+    total = len(seeds) * sweep_forwards(config.num_inference_steps, [skip], scales, config.locality)
     with (
         applied_lora(base.transformer, run.lora_paths[0], other_base=run.config.other_base),
         Bar(total=total, desc=run.dataset, unit="step") as bar,
