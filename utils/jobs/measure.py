@@ -93,21 +93,9 @@ def measure_images(
     argv = sys.argv[1:] if argv is None else argv
     options, arguments = _parser().parse_known_args(argv)
     experiment = prepare(arguments, description + OPTIONS, methods_from(ImagePairs))
-    if (options.images or options.at) and len(experiment.runs) > 1:
-        raise UserError(
-            f"--images, --at: expected a config of one run, found {len(experiment.runs)}; name one dataset"
-        )
-    if len(dict(options.at)) < len(options.at):
-        scales = ", ".join(f"{scale:g}" for scale, _ in options.at)
-        raise UserError(f"--at: expected one folder a scale, found scales {scales}")
+    _check_options(options, experiment.runs)
     if experiment.dry_run:
-        folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
-        given = [path for path in (options.images, *dict(options.at).values()) if path]
-        list_runs(
-            experiment.runs,
-            lambda run: {"images": options.images or folders or run.seeds_folder},
-            [partial(_check_folder, path) for path in given] + [partial(check_weights, experiment.config)],
-        )
+        _list(experiment, options)
         return 0
     from utils.measure.instruments import Instruments, load_tools
     from utils.measure.judges import judge_of
@@ -143,6 +131,26 @@ def measure_images(
     print(f"pictures and numbers: {page}")
     print(f"next: {_following(experiment, NEXT[name], options)}")
     return 0
+
+
+def _list(experiment: Experiment, options: argparse.Namespace) -> None:
+    """A dry run: whose images would be measured."""
+    folders = ", ".join(f"{folder} at {scale:g}" for scale, folder in options.at)
+    given = [path for path in (options.images, *dict(options.at).values()) if path]
+    list_runs(
+        experiment.runs,
+        lambda run: {"images": options.images or folders or run.seeds_folder},
+        [partial(_check_folder, path) for path in given] + [partial(check_weights, experiment.config)],
+    )
+
+
+def _check_options(options: argparse.Namespace, runs: Sequence[Run]) -> None:
+    """Raise `UserError` for images that can't be those of the runs."""
+    if (options.images or options.at) and len(runs) > 1:
+        raise UserError(f"--images, --at: expected a config of one run, found {len(runs)}; name one dataset")
+    if len(dict(options.at)) < len(options.at):
+        scales = ", ".join(f"{scale:g}" for scale, _ in options.at)
+        raise UserError(f"--at: expected one folder a scale, found scales {scales}")
 
 
 def base_views(experiment: Experiment) -> Views:
