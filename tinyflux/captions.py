@@ -39,14 +39,17 @@ EDIT_ADJECTIVES = {
 """Edit -> its wordings before the noun, where there are any."""
 OLD, YOUNG = ("old", "elderly", "aged", "senior"), ("young", "youthful")
 
-SKIN = (("fair", "pale"), ("light",), ("tan", "tanned"), ("brown",), ("dark", "black"))
-HAIR = (("black", "dark"), ("brown", "brunette"), ("red", "ginger"), ("blond", "blonde"))
-EYES = (("brown",), ("green",), ("blue",))
-HUES = (
+Scale = tuple[tuple[str, ...], ...]
+"""An attribute's words over its range: equally wide parts, each with its synonyms."""
+
+SKIN: Scale = (("fair", "pale"), ("light",), ("tan", "tanned"), ("brown",), ("dark", "black"))
+HAIR: Scale = (("black", "dark"), ("brown", "brunette"), ("red", "ginger"), ("blond", "blonde"))
+EYES: Scale = (("brown",), ("green",), ("blue",))
+HUES: Scale = (
     *(("red",), ("orange",), ("yellow",), ("green",)),
     *(("teal", "cyan", "turquoise"), ("blue",), ("purple", "violet")),
 )
-"""Attribute's words over its range: equally wide parts, each with its synonyms, the most usual first."""
+"""Of each part the most usual word comes first."""
 
 MEN = ("man", "male person", "guy", "gentleman", "male")
 WOMEN = ("woman", "female person", "lady", "female")
@@ -101,7 +104,7 @@ def caption(person: dict[str, float], rng: np.random.Generator, p_edit: float = 
     talkative = 0.25 if speaker.chance(0.25) else float(rng.uniform(0.3, 1.0))
     adjectives, phrases = _edits(person, speaker, p_edit)
     phrases += [
-        _in_frame(speaker.one_of(DETAIL_FRAMES[name]), word)
+        in_frame(speaker.one_of(DETAIL_FRAMES[name]), word)
         for name, word in _details(person, speaker).items()
         if speaker.chance(talkative)
     ]
@@ -116,13 +119,11 @@ def _opening(person: dict[str, float], noun: str, speaker: _Speaker, p_edit: flo
     """The medium and the noun, or the noun alone: "a photo of a man", "photo of man", "a man", "man"."""
     for style, wordings in STYLE_MEDIA.items():
         if person[style] > 0.5 and speaker.chance(p_edit):
-            return f"{_with_article(speaker.one_of(wordings))} of {_with_article(noun)}"
+            return f"{with_article(speaker.one_of(wordings))} of {with_article(noun)}"
     if speaker.chance(0.2):
-        return noun if speaker.chance(0.5) else _with_article(noun)
+        return noun if speaker.chance(0.5) else with_article(noun)
     medium = speaker.one_of(MEDIA)
-    return (
-        f"{medium} of {noun}" if speaker.chance(0.1) else f"{_with_article(medium)} of {_with_article(noun)}"
-    )
+    return f"{medium} of {noun}" if speaker.chance(0.1) else f"{with_article(medium)} of {with_article(noun)}"
 
 
 def _edits(person: dict[str, float], speaker: _Speaker, p_edit: float) -> tuple[list[str], list[str]]:
@@ -161,11 +162,13 @@ def _details(person: dict[str, float], speaker: _Speaker) -> dict[str, str]:
     }
 
 
-def _in_frame(frame: str, word: str) -> str:
-    return frame.format(word, a=_with_article(word))
+def in_frame(frame: str, word: str) -> str:
+    """A detail's word set in one of `DETAIL_FRAMES`."""
+    return frame.format(word, a=with_article(word))
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """ "an old man", "a man"."""
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 

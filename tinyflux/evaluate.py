@@ -1,7 +1,7 @@
-"""How good the small FLUX is: autoencoder, probe, prompt agreement, distribution, on held-out people.
+"""How good the small FLUX is: autoencoder, probe, prompts followed, eyes, distribution, on held-out people.
 
-python -m tinyflux.evaluate                                  prints the tables of tinyflux/README.md
-python -m tinyflux.evaluate --grid tinyflux/samples.png      and draws the README's samples
+python -m tinyflux.evaluate        prints the tables of tinyflux/README.md; its samples are drawn by
+                                   --grid tinyflux/samples.png --unpicked tinyflux/unpicked.png
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinyflux.captions import EDIT_PHRASES, NAMED_ABOVE, captions, present
-from tinyflux.people import ATTRIBUTES, EDITS, STYLES, YES_NO, People, sample_people
+from tinyflux.captions import captions
+from tinyflux.eyes import share_agreeing
+from tinyflux.followed import PROMPTS, UNNAMED, edits_followed, generate, words_followed
+from tinyflux.people import ATTRIBUTES, YES_NO, People, sample_people
 from tinyflux.probe import Probe, load_probe, truth, visible
 from tinyflux.render import render
 from tinyflux.seeds import DISJOINT, HELD_OUT
@@ -21,7 +23,6 @@ from utils.bars import Bar
 from utils.config.load import load_config
 from utils.config.schema import Config
 from utils.data.pixels import to_images
-from utils.generation.sweep import sweep_images
 from utils.machine import resolve_device
 from utils.measure.metrics import frechet_distance, psnr
 from utils.models.base import Base, load_base_model
@@ -29,18 +30,8 @@ from utils.report.figures import Grid, draw_grid
 from utils.report.tables import markdown_table
 
 HERE = Path(__file__).parent
-PROMPTS = {
-    **{
-        name: f"a photo of a person {wordings[0]}"
-        for name, wordings in EDIT_PHRASES.items()
-        if name != "chubby"
-    },
-    "chubby": "a photo of a chubby person",
-    "age": "a photo of an old person",
-    "pixel_art": "a pixel art of a person",
-    "sketch": "a sketch of a person",
-}
-UNNAMED = "a photo of a person"
+PLAIN = (UNNAMED, "a photo of a man", "a photo of a woman")
+"""Prompts that name no detail, for looking at whole faces."""
 
 
 def pixels_of(people: People) -> Tensor:
@@ -74,31 +65,12 @@ def probe_errors(probe: Probe, people: People, images: Tensor) -> dict[str, floa
     return errors
 
 
-def generate(base: Base, prompts: list[str], first_seed: int, config: Config) -> Tensor:
-    """One image (B, 3, 128, 128) in [-1, 1] a prompt, seeds counted from `first_seed`."""
-    embeds = base.encode_prompts(prompts, config.max_sequence_length)
-    bar = Bar(total=len(prompts) * config.num_inference_steps, desc="samples", unit="step")
-    seeds = range(first_seed, first_seed + len(prompts))
-    with bar:
-        return sweep_images(base, embeds, seeds, [0], [0.0], config, progress=bar.update)[0][0.0]
-
-
-def is_present(readings: dict[str, Tensor], name: str) -> float:
-    """Share of images in which an edit is there, by the threshold at which captions name it."""
-    return (readings[name] > NAMED_ABOVE.get(name, 0.5)).float().mean().item()
-
-
-def agreement(base: Base, probe: Probe, samples: int, config: Config) -> list[list[str]]:
-    """A row an edit: found when named, found when nothing is named, rate in the training world."""
-    bare = probe.read(generate(base, [UNNAMED] * 4 * samples, 0, config))
-    world = sample_people(HELD_OUT[:10_000])
-    rows = []
-    for i, name in enumerate([*EDITS, *STYLES]):
-        named = probe.read(generate(base, [PROMPTS[name]] * samples, 10_000 * (i + 1), config))
-        rate = present(world, name).float().mean().item()
-        shares = (is_present(named, name), is_present(bare, name), rate)
-        rows.append([name, f'"{PROMPTS[name]}"', *(f"{share:.0%}" for share in shares)])
-    return rows
+def eyes_agreeing(base: Base, probe: Probe, count: int, config: Config) -> tuple[float, float]:
+    """The share of faces whose two eyes agree: of samples of plain prompts, and of renders as decoded."""
+    prompts = [PLAIN[i % len(PLAIN)] for i in range(count)]
+    samples = generate(base, prompts, 2_000_000, config)
+    renders = reconstructions(base, pixels_of(sample_people(DISJOINT[:count])))
+    return share_agreeing(probe, samples), share_agreeing(probe, renders)
 
 
 def distribution(base: Base, probe: Probe, count: int, config: Config) -> tuple[float, float]:
@@ -120,6 +92,13 @@ def sample_grid(base: Base, config: Config, path: Path) -> None:
     draw_grid(Grid(rows, row_labels=prompts, title="Samples of the small FLUX"), tile=128).save(path)
 
 
+def unpicked_grid(base: Base, config: Config, path: Path) -> None:
+    """The first 64 seeds of a plain prompt, none left out, drawn to `path`."""
+    images = to_images(generate(base, [UNNAMED] * 64, 0, config))
+    rows = [images[i : i + 8] for i in range(0, 64, 8)]
+    draw_grid(Grid(rows, title=f'"{UNNAMED}", seeds 0 to 63'), tile=128).save(path)
+
+
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = Parser(description=__doc__)
@@ -130,7 +109,9 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=whole(), default=64, help="images a prompt")
     parser.add_argument("--frechet", type=whole(), default=512, help="images a set for the Fréchet distance")
-    parser.add_argument("--grid", type=path_option, help="also draw a grid of samples to this file")
+    parser.add_argument("--eyes", type=whole(), default=256, help="images a set whose eyes are looked at")
+    parser.add_argument("--grid", type=path_option, help="also draw samples of a few prompts to this file")
+    parser.add_argument("--unpicked", type=path_option, help="also draw 64 seeds of one prompt to this file")
     args = parser.parse_args()
     device = resolve_device(args.device)
     base = load_base_model(str(args.weights), device, torch.float32)
@@ -150,8 +131,18 @@ def main() -> None:
     print(markdown_table(["attribute", "measure", "renders", "reconstructions"], rows))
     if args.grid:
         sample_grid(base, config, args.grid)
+    if args.unpicked:
+        unpicked_grid(base, config, args.unpicked)
+
     header = ["edit", "prompt", "found when named", f'found for "{UNNAMED}"', "rate in the world"]
-    print(markdown_table(header, agreement(base, probe, args.samples, config)))
+    print(markdown_table(header, edits_followed(base, probe, args.samples, config)))
+    header = ["attribute", "prompt", "means", "mean reading", "within a third of the range"]
+    print(markdown_table(header, words_followed(base, probe, args.samples, config)))
+    of_samples, of_renders = eyes_agreeing(base, probe, args.eyes, config)
+    print(
+        f"Two eyes that agree, {args.eyes} images a set: "
+        f"{of_samples:.1%} of samples, {of_renders:.1%} of decoded renders\n"
+    )
     samples, renders = distribution(base, probe, args.frechet, config)
     print(
         f"Fréchet distance in probe features, {args.frechet} images a set: "

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor
 
 from tinyflux.base import Base, Captioned, distill_guidance, train_base
+from tinyflux.captions import caption_words
 from tinyflux.faces import Faces, drawing, to_pixels, to_uint8, write_shards
 from tinyflux.fit import Schedule, fit
 from tinyflux.people import sample_independent, sample_people, stack_people
@@ -25,6 +26,7 @@ from tinyflux.seeds import TRAIN
 from tinyflux.text import tie_cases
 from tinyflux.vae import encode_pixels, reconstruct, train_vae
 from utils.arguments import Parser, path_option
+from utils.data.prompts import KNOWN_WORDS
 from utils.machine import resolve_device
 
 HERE = Path(__file__).parent
@@ -141,6 +143,7 @@ def save_pipeline(vae: AutoencoderKL, base: Base, folder: Path) -> None:
         text_encoder_2=base.text_encoder_2.half(),
         tokenizer_2=base.tokenizer_2,
     ).save_pretrained(folder)
+    (folder / KNOWN_WORDS).write_text("\n".join(caption_words()) + "\n")
     for part in ("text_encoder", "text_encoder_2"):
         path = folder / part / "config.json"
         config = json.loads(path.read_text())

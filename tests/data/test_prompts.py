@@ -7,7 +7,7 @@ import pytest
 from tinyflux.captions import captions
 from tinyflux.people import sample_people
 from tinyflux.seeds import TRAIN
-from utils.data.prompts import SliderPrompt, load_prompts, load_slider_prompts
+from utils.data.prompts import KNOWN_WORDS, SliderPrompt, load_prompts, load_slider_prompts, unknown_words
 from utils.errors import UserError
 
 PROMPTS = sorted((Path(__file__).resolve().parents[2] / "train" / "prompts").glob("*.yaml"))
@@ -102,3 +102,11 @@ def test_a_file_without_entries_is_refused(path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(UserError, match=r"age\.yaml: "):
         load_slider_prompts(path)
+
+
+def test_words_that_a_base_was_never_told_are_found_in_any_case(tmp_path: Path) -> None:
+    prompts = ["A Photo of a zebra, smiling", "", "zebra in spectacles; déjà-vu"]
+    assert unknown_words(str(tmp_path), prompts) == []  # a base that does not say what it knows
+    (tmp_path / KNOWN_WORDS).write_text("a\nphoto\nof\nin\nsmiling\n")
+    assert unknown_words(str(tmp_path), prompts) == ["zebra", "spectacles", "déjà", "vu"]
+    assert unknown_words("some/hub-id", prompts) == []

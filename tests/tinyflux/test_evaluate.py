@@ -11,25 +11,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tinyflux import evaluate
-from tinyflux.captions import EDIT_PHRASES, caption_words
+from tinyflux import evaluate, followed
 from tinyflux.evaluate import (
-    PROMPTS,
-    UNNAMED,
-    agreement,
+    PLAIN,
     distribution,
-    generate,
-    is_present,
+    eyes_agreeing,
     pixels_of,
     probe_errors,
     reconstructions,
     sample_grid,
+    unpicked_grid,
 )
-from tinyflux.people import COLOURS, EDITS, STYLES, People, sample_people
+from tinyflux.followed import PROMPTS, UNNAMED, every_word
+from tinyflux.people import COLOURS, People, sample_people
 from tinyflux.people import with_attribute as with_
 from tinyflux.probe import READINGS, Probe, load_probe, truth
 from tinyflux.render import render
-from tinyflux.seeds import HELD_OUT
+from tinyflux.seeds import DISJOINT, HELD_OUT
 from utils.config.schema import Config
 from utils.models.base import Base, load_base_model
 
@@ -82,25 +80,6 @@ def test_what_a_sketch_hides_is_left_out(people: People) -> None:
     assert errors["tilt"] == pytest.approx(0.83 / 4)
 
 
-def test_presence_is_counted_by_the_captions_thresholds() -> None:
-    values = torch.tensor([0.2, 0.47, 0.52, 0.6, 0.7])
-    expected = {"glasses": 3, "age": 1, "smile": 2, "big_eyes": 4, "chubby": 4, "sketch": 3}
-    assert {name: round(5 * is_present({name: values}, name)) for name in expected} == expected
-
-
-def test_each_edit_has_a_prompt_that_names_it_alone() -> None:
-    assert set(PROMPTS) == {*EDITS, *STYLES}
-    words = set(caption_words())
-    for name, prompt in PROMPTS.items():
-        assert set(prompt.split()) <= words
-        named = {edit for edit, phrases in EDIT_PHRASES.items() if any(p in prompt for p in phrases)}
-        assert named == ({name} & set(EDIT_PHRASES))
-    assert not any(p in UNNAMED for phrases in EDIT_PHRASES.values() for p in phrases)
-    assert "old" in PROMPTS["age"].split()
-    assert "sketch" in PROMPTS["sketch"].split()
-    assert "pixel art" in PROMPTS["pixel_art"]
-
-
 def test_pixels_are_renders_of_everybody() -> None:
     people = sample_people(HELD_OUT[:35])  # more than a batch
     pixels = pixels_of(people)
@@ -134,13 +113,6 @@ def test_reconstructions_go_through_the_autoencoder(base: Base) -> None:
     torch.testing.assert_close(reconstructions(base, pixels), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_an_image_a_prompt_and_seeds_count_up(base: Base, config: Config) -> None:
-    two = generate(base, ["a man", "a woman"], 7, config)
-    assert two.shape == (2, 3, 128, 128)
-    torch.testing.assert_close(two[1:], generate(base, ["a woman"], 8, config), atol=1e-4, rtol=0)
-    assert not torch.allclose(two[0], two[1], atol=1e-2)
-
-
 @pytest.fixture
 def wishes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
     """Prompts and first seeds asked for; each image's mean is the number of words in its prompt."""
@@ -153,28 +125,6 @@ def wishes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
 
     monkeypatch.setattr(evaluate, "generate", fake)
     return asked
-
-
-def test_agreement_is_of_what_is_named(wishes, config: Config) -> None:
-    """A probe that finds everything in prompts of more than five words, and nothing in the bare prompt."""
-
-    class Long:
-        def read(self, images: Tensor) -> dict[str, Tensor]:
-            return dict.fromkeys(READINGS, (images.mean(dim=(1, 2, 3)) > 5.5 / 20).float())
-
-    rows = {row[0]: row for row in agreement(None, Long(), 3, config)}
-    assert set(rows) == {*EDITS, *STYLES}
-    assert wishes[0] == ([UNNAMED] * 12, 0)
-    assert sorted(prompts[0] for prompts, _ in wishes[1:]) == sorted(PROMPTS.values())
-    seeds = [range(first, first + len(prompts)) for prompts, first in wishes]
-    assert len({seed for own in seeds for seed in own}) == sum(len(own) for own in seeds)
-    for name, (_, prompt, named, bare, world) in rows.items():
-        assert prompt == f'"{PROMPTS[name]}"'
-        assert named == ("100%" if len(PROMPTS[name].split()) > 5 else "0%")
-        assert bare == "0%"
-        assert world.endswith("%")
-    assert abs(int(rows["smile"][4].rstrip("%")) - 45) <= 2
-    assert abs(int(rows["beard"][4].rstrip("%")) - 22) <= 2
 
 
 def test_the_distance_is_small_for_renders_and_large_for_anything_else(
@@ -193,6 +143,25 @@ def test_samples_are_drawn_in_rows(wishes, config: Config, tmp_path: Path) -> No
     assert height > 7 * 128
 
 
+def test_unpicked_samples_are_the_first_64_seeds(wishes, config: Config, tmp_path: Path) -> None:
+    unpicked_grid(None, config, tmp_path / "grid.png")
+    assert wishes == [([UNNAMED] * 64, 0)]
+    width, height = Image.open(tmp_path / "grid.png").size
+    assert width >= 8 * 128
+    assert height > 8 * 128
+
+
+def test_eyes_are_of_samples_and_of_decoded_renders(
+    wishes, base: Base, monkeypatch: pytest.MonkeyPatch, config: Config
+) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr(evaluate, "share_agreeing", lambda probe, images: seen.append(images) or len(seen))
+    assert eyes_agreeing(base, None, 4, config) == (1, 2)
+    assert wishes[0][0] == [*PLAIN, PLAIN[0]]
+    others = pixels_of(sample_people(DISJOINT[:4]))
+    torch.testing.assert_close(seen[1], reconstructions(base, others))
+
+
 def test_the_command_prints_every_table(
     mini_recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,12 +173,18 @@ def test_the_command_prints_every_table(
             name, ["num_inference_steps=1", "skips=0", "end_step=0"], folder
         ),
     )
-    options = ["--weights", str(mini_recipe[2]), "--faces", "3", "--samples", "1", "--frechet", "2"]
-    monkeypatch.setattr(sys, "argv", ["evaluate", *options, "--device", "cpu"])
+    words = list(every_word())[::40]
+    monkeypatch.setattr(followed, "every_word", lambda: words)
+    counts = ["--faces", "3", "--samples", "1", "--frechet", "2", "--eyes", "2"]
+    monkeypatch.setattr(
+        sys, "argv", ["evaluate", "--weights", str(mini_recipe[2]), *counts, "--device", "cpu"]
+    )
     evaluate.main()
     printed = capsys.readouterr().out
     assert "Autoencoder, 3 held-out renders: PSNR" in printed
     lines = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")]
     assert set(READINGS) | set(PROMPTS) <= set(lines)
-    assert all(lines.count(name) == 2 for name in PROMPTS)  # how well it is read; how well it is obeyed
+    assert all(f'"{word.prompt}"' in printed for word in words)
+    assert all(lines.count(name) >= 2 for name in PROMPTS)  # how well it is read; obeyed; its words
+    assert "Two eyes that agree, 2 images a set" in printed
     assert "2 images a set: samples and renders" in printed

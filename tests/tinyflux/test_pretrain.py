@@ -19,6 +19,7 @@ from tinyflux.pretrain import INDEPENDENT, Pretraining, Recipe, main, pretrain
 from tinyflux.probe import load_probe
 from tinyflux.render import render
 from tinyflux.seeds import TRAIN
+from utils.data.prompts import unknown_words
 
 CPU = torch.device("cpu")
 Made = tuple[Recipe, Path, Path]
@@ -67,6 +68,11 @@ def test_the_weights_are_small_enough(mini_recipe: Made) -> None:
     assert len(files) == 5
     assert 16 * 2**20 < sum(path.stat().st_size for path in files) <= 24 * 2**20
     assert all(value.dtype == torch.float16 for path in files for value in load_file(path).values())
+
+
+def test_the_folder_says_which_words_it_knows(mini_recipe: Made) -> None:
+    assert unknown_words(str(mini_recipe[2]), ["a GINGER woman with spectacles"]) == []
+    assert unknown_words(str(mini_recipe[2]), ["a giraffe"]) == ["giraffe"]
 
 
 def test_every_part_is_of_diffusers_or_transformers(mini_recipe: Made) -> None:

@@ -11,7 +11,8 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from tinyflux.evaluate import PROMPTS, UNNAMED, is_present, pixels_of, probe_errors
+from tinyflux.evaluate import pixels_of, probe_errors
+from tinyflux.followed import PROMPTS, UNNAMED, is_present
 from tinyflux.people import CONTINUOUS, YES_NO, People, sample_people
 from tinyflux.probe import Probe, load_probe
 from tinyflux.seeds import HELD_OUT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ class SliderPrompt:
 
 BASE = "base"
 ATTRIBUTES = "attributes"
+KNOWN_WORDS = "words.txt"
+"""In a base model's folder, where it was trained on few words: all of them, one a line, in lower case."""
 _FIELDS = tuple(keys_of(SliderPrompt))
 _PROMPTS = _FIELDS[:4]
 
@@ -65,6 +69,16 @@ def load_prompts(path: Path) -> list[str]:
     if faults:
         raise UserError(f"{path}: expected a YAML list of prompts, found {'; '.join(faults)}")
     return prompts
+
+
+def unknown_words(model_path: str, prompts: Iterable[str]) -> list[str]:
+    """The words of prompts that a base model was never told, if its folder says which ones it knows."""
+    listed = Path(model_path) / KNOWN_WORDS
+    if not listed.is_file():
+        return []
+    known = set(listed.read_text(encoding="utf-8").split())
+    said = (word for prompt in prompts for word in re.findall(r"[^\W_]+", prompt.lower()))
+    return list(dict.fromkeys(word for word in said if word not in known))
 
 
 def load_slider_prompts(path: Path) -> list[SliderPrompt]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from utils.config.load import load_config
 from utils.config.runs import Run
 from utils.config.schema import KEYS, Config
+from utils.data.prompts import KNOWN_WORDS, unknown_words
 from utils.errors import UserError
 from utils.jobs.amounts import check_amounts
 from utils.jobs.cli import parse_args
@@ -217,6 +218,8 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
     together = f", {process_count()} processes" if process_count() > 1 else ""
     note = f" ({config.base_note})" if config.base_note else ""
     print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
+    if unknown := unknown_words(experiment.model_path, prompts):
+        print(f"check: the base knows no {', '.join(map(repr, unknown))}; its words are in {KNOWN_WORDS}")
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)
     check_fits(config, base.family)
