@@ -140,8 +140,8 @@ def _beside(
         if len(beside) > 1:
             names = " and ".join(file.name for file in beside)
             findings.faults.append(
-                f"{path}: expected one caption, found {names}; name one of these endings as caption_extension, "
-                "or move the other file"
+                f"{path}: expected one caption, found {names}; name one ending as caption_extension, or move "
+                "the other file"
             )
         for file in beside[:1]:
             text = read_text(file, findings)

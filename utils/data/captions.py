@@ -34,7 +34,7 @@ class CaptionRules:
     caption_prefix: str = key(CAPTIONS, "", "before every caption; its tags count as the caption's")
     caption_suffix: str = key(CAPTIONS, "", "after every caption; its tags count as the caption's")
     caption_dropout_rate: float = key(CAPTIONS, 0.0, "how often the whole caption is empty", ge=0, le=1)
-    caption_dropout_every_n_epochs: int = key(CAPTIONS, 0, "all are empty in every such epoch; 0: in none", ge=0)
+    caption_dropout_every_n_epochs: int = key(CAPTIONS, 0, "all are empty in each such; 0: in none", ge=0)
     caption_tag_dropout_rate: float = key(CAPTIONS, 0.0, "how often each tag is left out", ge=0, le=1)
     # fmt: on
 

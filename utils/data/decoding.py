@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from utils.data.salvage import SALVAGED, without_metadata
 from utils.errors import UserError
@@ -26,6 +26,7 @@ MOST_PIXELS_JPEG = 2 * MOST_PIXELS
 MOST_TEXT = 64 * 2**20  # bytes of a PNG's texts and profile, unpacked; image generators write workflows there
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TURNED = (5, 6, 7, 8)  # EXIF orientations by which width becomes height
 _OPAQUE = {"LA": "L", "L": "L", "1": "L", "CMYK": "CMYK", "LAB": "LAB"}
 
 
@@ -53,6 +54,23 @@ def read_layers(path: Path) -> tuple[Image.Image, Image.Image | None]:
     colours = _to_srgb(opaque, profile)
     colours.info = {}  # else a file's own profile would be written into pictures that are sRGB by now
     return colours, opacity
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a file as `read_layers` has it upright, as a rule without decoding it.
+
+    Raises:
+        UserError: as `read_layers`, of a file whose head can't be read.
+    """
+    try:
+        with _pillow_bounds(), Image.open(path, formats=_formats()) as opened:
+            if opened.width * opened.height <= MOST_PIXELS:
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+                return (opened.height, opened.width) if turned else opened.size
+    # as in `_decode`: any exception there is, and it says which in words, or salvages the picture
+    except Exception:
+        return read_layers(path)[0].size
+    return read_layers(path)[0].size
 
 
 # --- decoding ---
