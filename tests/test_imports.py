@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LIGHT = (
     *("utils.config.load", "utils.config.runs", "utils.config.schema", "utils.config.yaml_files"),
+    *("utils.data.captioned", "utils.data.captions", "utils.data.dataset_summary"),
     *("utils.jobs.prepare", "utils.jobs.train", "utils.models.families", "utils.training.claims"),
 )
 

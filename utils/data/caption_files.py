@@ -16,7 +16,7 @@ from pathlib import Path, PureWindowsPath
 from utils.data.caption_metadata import Entry, read_entries, read_text
 from utils.data.findings import Findings, counted, some_of
 from utils.errors import UserError, nearest
-from utils.files import SUFFIXES, find_images, in_folder, one_form
+from utils.files import SUFFIXES, find_images, one_form
 
 METADATA = "metadata.jsonl"
 """What holds a folder's captions, if it is there."""
@@ -61,8 +61,10 @@ def read_folder(
             f"{folder}: expected a folder of images, found none{nearest(folder.name, beside)}"
         )
         return []
-    metadata = folder / METADATA
+    metadata, before = folder / METADATA, len(findings.faults)
     named = _captioned(metadata, folder, findings) if metadata.is_file() else []
+    if len(findings.faults) > before:  # which images it would name is not known
+        return []
     try:
         images = find_images(folder)
     except UserError as error:
@@ -105,7 +107,7 @@ def read_metadata(file: Path, folder: Path | None, findings: Findings) -> list[C
     images = _captioned(file, folder or file.parent, findings)
     if folder is not None and images:
         there = {image.path for image in images}
-        unnamed = [path.name for path in _images_in(folder) if path not in there]
+        unnamed = [path.name for path in _Images(folder).paths if path not in there]
         if unnamed:
             findings.notes.append(f"{file}: does not name {some_of(unnamed)} of {folder}; not learned")
     return images
@@ -211,7 +213,7 @@ class _Places:
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = list(dict.fromkeys(folders))
-        self._stems: dict[Path, dict[str, list[Path]]] = {}
+        self._images: dict[Path, _Images] = {}
 
     def of(self, name: str) -> list[Path]:
         """The images that a path or stem means, from the first folder that has any."""
@@ -227,21 +229,20 @@ class _Places:
 
     def _in(self, folder: Path, name: str) -> list[Path]:
         """The image of this name, or the images of this stem, in a folder."""
-        path = in_folder(folder, name)
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            return [path]
-        if folder not in self._stems:
-            stems: dict[str, list[Path]] = {}
-            for image in _images_in(folder):
-                stems.setdefault(one_form(image.stem), []).append(image)
-            self._stems[folder] = stems
-        return self._stems[folder].get(one_form(name), [])
+        if folder not in self._images:
+            self._images[folder] = _Images(folder)
+        images = self._images[folder]
+        return images.names.get(one_form(name)) or images.stems.get(one_form(name), [])
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """What may be images in a folder, by name; none of a folder that is not there."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-    )
+class _Images:
+    """What may be images in a folder, by name and by stem, both in NFC; none of a folder that is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        self.paths = [path for path in paths if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+        self.names: dict[str, list[Path]] = {}
+        self.stems: dict[str, list[Path]] = {}
+        for path in self.paths:
+            self.names.setdefault(one_form(path.name), []).append(path)
+            self.stems.setdefault(one_form(path.stem), []).append(path)

@@ -66,7 +66,7 @@ class Captioned:
 
 
 def find_captioned(folder: Path, name: str) -> Path:
-    """The dataset `name` of a folder, NAME or NAME.toml in it; raises `UserError` for neither and for both."""
+    """The dataset `name` of a folder, NAME or NAME.toml in it; raises `UserError` for neither and both."""
     plain, toml = in_folder(folder, name), in_folder(folder, f"{name.removesuffix('.toml')}.toml")
     there = [path for path, is_there in ((plain, plain.is_dir()), (toml, toml.is_file())) if is_there]
     if len(there) > 1:
@@ -166,7 +166,7 @@ def _dataset(table: DatasetTable, beside: Path, findings: Findings) -> Captioned
 
 
 def _path(place: str, text: str, beside: Path, findings: Findings) -> Path | None:
-    """Where an option leads from here, else from the folder `beside`; None, with a fault for what is nowhere."""
+    """Where an option leads from here, else from `beside`; None if not given or, with a fault, if nowhere."""
     path = Path(text)
     if not text or path.exists():
         return path if text else None

@@ -48,7 +48,7 @@ class SubsetOptions:
     metadata_file: str = key(SUBSETS, "", "JSON with a caption for each image, in place of files beside them", **PATH_OR_NONE)
     caption_extension: str = key(SUBSETS, "", 'of files with captions; "": .txt or .caption, whichever is there')
     class_tokens: str = key(SUBSETS, "", "the caption of images without a file")
-    num_repeats: int = key(SUBSETS, 1, "how often each image comes in an epoch; 0 leaves the subset out", ge=0, le=1e6)
+    num_repeats: int = key(SUBSETS, 1, "how often each image comes in an epoch; 0 leaves the subset out", ge=0, le=100_000)
     is_reg: bool = key(SUBSETS, False, "regularization images: of the class, not the subject")
     flip_aug: bool = key(SUBSETS, False, "each time mirrored or not")
     # fmt: on

@@ -70,7 +70,7 @@ def read_tables(path: Path, defaults: Mapping[str, Any], findings: Findings) -> 
     if content is None:
         return []
     reader = _Reader(path, findings)
-    for name in content.keys() - {"general", "datasets"}:
+    for name in (name for name in content if name not in ("general", "datasets")):
         hint = _hint(name, ("general", "datasets"))
         findings.faults.append(f"{path}: expected {GENERAL} and {DATASET}, found {name!r}{hint}")
     general = reader.options(GENERAL, GENERAL, content.get("general", {}))

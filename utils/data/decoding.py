@@ -62,14 +62,11 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: as `read_layers`, of a file whose head can't be read.
     """
-    try:
-        with _pillow_bounds(), Image.open(path, formats=_formats()) as opened:
-            if opened.width * opened.height <= MOST_PIXELS:
-                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-                return (opened.height, opened.width) if turned else opened.size
-    # as in `_decode`: any exception there is, and it says which in words, or salvages the picture
-    except Exception:
-        return read_layers(path)[0].size
+    # what Pillow says of a damaged head, `read_layers` says in words, if it can't do without it
+    with suppress(Exception), _pillow_bounds(), Image.open(path, formats=_formats()) as opened:
+        if opened.width * opened.height <= MOST_PIXELS:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+            return (opened.height, opened.width) if turned else opened.size
     return read_layers(path)[0].size
 
 

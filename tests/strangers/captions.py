@@ -1,0 +1,317 @@
+"""Captioned images as people and other trainers leave them: what is wrong is said at once, and where."""
+
+import codecs
+import json
+import unicodedata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from tests.strangers import case
+from utils.data.captioned import Captioned, read_captioned
+from utils.data.dataset_summary import count_epoch
+from utils.data.decoding import read_size
+from utils.data.pixels import read_rgb
+from utils.errors import UserError
+
+SIZES = {"resolution": 64}
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+def picture(path: Path, caption: str | None = None, size: tuple[int, int] = (8, 8)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def said(path: Path, trigger: str = "", defaults: Mapping[str, object] = SIZES) -> str:
+    """The one line of what is refused of a dataset."""
+    return refused_by(lambda: read_captioned(path, defaults, trigger))
+
+
+def refused_by(call: Callable[[], object]) -> str:
+    """The one line of what a call refuses."""
+    try:
+        call()
+    except UserError as error:
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
+def subset(folder: Path, lines: str, above: str = "") -> Path:
+    """A TOML with one subset."""
+    path = folder / "d.toml"
+    path.write_text(f"[general]\n{above}\n[[datasets]]\n[[datasets.subsets]]\n{lines}\n", encoding="utf-8")
+    return path
+
+
+def metadata(folder: Path, content: object) -> Path:
+    """A TOML with one subset, of metadata for folder/images."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / "meta.json").write_text(text, encoding="utf-8")
+    return subset(folder, 'image_dir = "images"\nmetadata_file = "meta.json"')
+
+
+def images(captioned: Captioned) -> dict[str, str]:
+    return {image.path.name: image.caption for each in captioned.datasets for image in each.images}
+
+
+# --- folders ---
+
+
+@case("images without caption and captions without image are said in one line, with how many")
+def partners(folder: Path) -> None:
+    picture(folder / "a.png", "one")
+    for number in range(7):
+        picture(folder / f"bare{number}.png")
+    (folder / "lone.txt").write_text("two")
+    line = said(folder)
+    assert "expected an image for each caption, found none for lone.txt" in line
+    assert "found none for 7 images: bare0.png, bare1.png, bare2.png, bare3.png, bare4.png and 2 more" in line
+
+
+@case("a folder without images, and one that is not there, are refused")
+def empty(folder: Path) -> None:
+    (folder / "bob").mkdir()
+    assert "found none" in said(folder / "bob")
+    assert "(did you mean 'bob'?)" in said(folder / "bobb")
+
+
+@case("a caption that is not UTF-8 is refused with its byte and line")
+def not_utf8(folder: Path) -> None:
+    picture(folder / "a.png")
+    (folder / "a.txt").write_bytes("one\nun café".encode("latin-1"))
+    assert f"{folder / 'a.txt'}: expected UTF-8, found the byte 0xe9 in line 2" in said(folder)
+    (folder / "a.txt").write_bytes(codecs.BOM_UTF16_LE + "one".encode("utf-16-le"))
+    assert "expected UTF-8, found the byte 0xff in line 1" in said(folder)
+
+
+@case("an empty caption is refused, as sd-scripts does it")
+def blank(folder: Path) -> None:
+    picture(folder / "a.png", " \n")
+    assert "a.txt: expected a caption, found none in it" in said(folder)
+
+
+@case("a byte-order mark and line ends of Windows are no part of a caption")
+def windows(folder: Path) -> None:
+    picture(folder / "a.png")
+    (folder / "a.txt").write_bytes(codecs.BOM_UTF8 + b"one\r\n")
+    assert images(read_captioned(folder, SIZES)) == {"a.png": "one"}
+
+
+@case("a caption is found whichever Unicode form its name has, and its image's")
+def forms(folder: Path) -> None:
+    for stem, other in ((COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)):
+        below = folder / str(len(stem))
+        picture(below / f"{stem}.png")
+        (below / f"{other}.txt").write_text("one")
+        (caption,) = images(read_captioned(below, SIZES)).values()
+        assert caption == "one"
+
+
+@case("two captions of one image are refused unless one ending is asked for")
+def endings(folder: Path) -> None:
+    picture(folder / "images" / "a.png", "tags")
+    (folder / "images" / "a.caption").write_text("a sentence")
+    assert "expected one caption, found a.caption and a.txt" in said(folder / "images")
+    path = subset(folder, f"image_dir = '{folder}/images'\ncaption_extension = '.caption'")
+    assert images(read_captioned(path, SIZES)) == {"a.png": "a sentence"}
+
+
+@case("captions beside images and metadata.jsonl together are refused")
+def two_places(folder: Path) -> None:
+    picture(folder / "a.png", "one")
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "two"}')
+    assert "expected captions in one place, found metadata.jsonl and a.txt" in said(folder)
+
+
+@case("what other tools leave in a folder of images disturbs nothing")
+def companions(folder: Path) -> None:
+    picture(folder / "a.png", "one")
+    for name in ("._a.png", "._b.txt", ".DS_Store", "a.npz", "a_flux.npz", "metadata_cache.json", "a.json"):
+        (folder / name).write_bytes(b"\x00\xff")
+    assert images(read_captioned(folder, SIZES)) == {"a.png": "one"}
+
+
+# --- metadata ---
+
+
+@case("metadata that names missing files says which, and how many of how many")
+def missing(folder: Path) -> None:
+    picture(folder / "images" / "a.png")
+    names = ["a", *(f"gone/{number}.png" for number in range(9))]
+    line = said(metadata(folder, {name: {"caption": "x"} for name in names}))
+    assert "expected the 10 images that it names" in line
+    assert "found 9 of them missing: gone/0.png, gone/1.png" in line
+    assert line.endswith("gone/4.png and 4 more")
+
+
+@case("broken JSON is refused with its line and column")
+def broken(folder: Path) -> None:
+    picture(folder / "images" / "a.png")
+    line = said(metadata(folder, '{\n "a": {"caption": x}\n}'))
+    assert "meta.json: expected JSON, found a fault in line 2, column 18: " in line
+    (folder / "images" / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "text": "x"}\n\n{"file_name" "b"}\n'
+    )
+    assert "metadata.jsonl: expected JSON, found a fault in line 3, column 14" in said(folder / "images")
+
+
+@case("a line of metadata without its image, or with another kind of value, is refused by its number")
+def odd_lines(folder: Path) -> None:
+    picture(folder / "a.png")
+    rows = [
+        {"file": "a.png", "text": "x"},
+        {"file_name": "a.png", "text": ["x"]},
+        {"file_name": "a.png", "text": "x", "tags": {"b": 1}},
+        ["a.png", "x"],
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    line = said(folder)
+    assert "line 1: expected file_name or image_path, found file, text" in line
+    assert "line 2: caption: expected a text, found a list of 1 value" in line
+    assert "line 3: tags: expected a text or a list of texts, found an object" in line
+    assert "line 4: expected file_name or image_path, found a list of 2 values" in line
+
+
+@case("metadata that names an image or a key twice, or without any words, is refused")
+def twice(folder: Path) -> None:
+    picture(folder / "images" / "a.png")
+    picture(folder / "images" / "b.png")
+    line = said(metadata(folder, {"a": {"caption": "x"}, "a.png": {"caption": "y"}, "b": {"caption": ""}}))
+    assert "expected one image for each name, found a.png (a.png)" in line
+    assert "expected a caption or tags for each image, found neither for b" in line
+    assert "found a more often" in said(metadata(folder, '{"a": {"caption": "x"}, "a": {"caption": "y"}}'))
+
+
+@case("metadata with another machine's full paths finds the images by their names")
+def moved(folder: Path) -> None:
+    picture(folder / "images" / "a.png")
+    picture(folder / "images" / "b.png")
+    names = (r"C:\train\images\a.png", "/home/somebody/images/b.png")
+    found = read_captioned(metadata(folder, {name: {"caption": "x"} for name in names}), SIZES)
+    assert images(found) == {"a.png": "x", "b.png": "x"}
+
+
+@case("images that metadata does not name are said")
+def unnamed(folder: Path) -> None:
+    picture(folder / "images" / "a.png")
+    picture(folder / "images" / "b.png")
+    found = read_captioned(metadata(folder, {"a": {"caption": "x"}}), SIZES)
+    assert any("does not name b.png" in note for note in found.notes)
+
+
+# --- TOML ---
+
+
+@case("a misspelt key is refused with the right one and its place in the TOML")
+def misspelt(folder: Path) -> None:
+    picture(folder / "a.png", "x")
+    path = subset(
+        folder, f"image_dir = '{folder}'\nnum_repeat = 2\ntrain_batch_size = 2", "shuffle_captions = true"
+    )
+    line = said(path)
+    assert f"{path}: [general]: unknown key 'shuffle_captions' (did you mean 'shuffle_caption'?)" in line
+    assert f"{path}: [[datasets]] 1, subset 1: unknown key 'num_repeat' (did you mean 'num_repeats'?)" in line
+    assert "unknown key 'train_batch_size' (here batch_size)" in line
+
+
+@case("a key in the wrong table is refused with the right one")
+def misplaced(folder: Path) -> None:
+    path = subset(folder, f"image_dir = '{folder}'\nbatch_size = 2", "is_reg = true")
+    line = said(path)
+    assert "[general]: is_reg: expected in [[datasets.subsets]], found in [general]" in line
+    assert (
+        "subset 1: batch_size: expected in [general] or [[datasets]], found in [[datasets.subsets]]" in line
+    )
+
+
+@case("a key under which something else would be learned is refused with the reason, unless it is off")
+def refused(folder: Path) -> None:
+    picture(folder / "a.png", "x")
+    off = "color_aug = false\nrandom_crop = false\nalpha_mask = false\ntoken_warmup_step = 0"
+    read_captioned(subset(folder, f"image_dir = '{folder}'\n{off}", "network_multiplier = 1.0"), SIZES)
+    on = "color_aug = true\nface_crop_aug_range = [1.0, 3.0]"
+    line = said(subset(folder, f"image_dir = '{folder}'\n{on}", "validation_split = 0.1"))
+    assert "color_aug: expected false, found true: images are encoded once" in line
+    assert "face_crop_aug_range: expected none, found [1.0, 3.0]: images are encoded once" in line
+    assert "validation_split: expected 0, found 0.1: no images are held out" in line
+
+
+@case("what is no TOML is refused with its line, and with how paths of Windows are written")
+def no_toml(folder: Path) -> None:
+    path = subset(folder, r'image_dir = "C:\users\me"')
+    line = said(path)
+    assert "expected TOML, found " in line
+    assert "line 5" in line
+    assert line.endswith("a path with \\ stands between '")
+
+
+@case("a TOML without datasets, subsets, resolution or folder is refused, all at once")
+def lacking(folder: Path) -> None:
+    path = folder / "d.toml"
+    path.write_text("[generell]\n")
+    line = said(path)
+    assert "found 'generell' (did you mean 'general'?)" in line
+    assert "expected [[datasets]], found none" in line
+    path.write_text("[[datasets]]\n[[datasets]]\n[[datasets.subsets]]\n")
+    line = said(path, defaults={})
+    assert "[[datasets]] 1: expected [[datasets.subsets]], found none" in line
+    assert "[[datasets]] 2: expected a resolution, found none" in line
+    assert "[[datasets]] 2, subset 1: expected image_dir or metadata_file, found neither" in line
+
+
+@case("a folder that is nowhere is refused with where it was looked for")
+def nowhere(folder: Path) -> None:
+    line = said(subset(folder, "image_dir = 'images'"))
+    assert f"image_dir: expected images in {Path.cwd()} or in {folder.resolve()}, found none" in line
+
+
+# --- what fits together ---
+
+
+@case("[trigger] without a trigger word is refused, and in captions of regularization images")
+def trigger(folder: Path) -> None:
+    picture(folder / "one" / "a.png", "a photo of [trigger]")
+    assert "expected a trigger word for [trigger]" in said(folder / "one")
+    read_captioned(folder / "one", SIZES, "ohwx")
+    picture(folder / "two" / "b.png", "a man")
+    text = f"image_dir = '{folder}/one'\n[[datasets.subsets]]\nimage_dir = '{folder}/two'\nis_reg = true"
+    line = said(subset(folder, text, "caption_prefix = '[trigger],'"), "ohwx")
+    assert "subset 2: expected regularization images without [trigger]" in line
+
+
+@case("regularization images alone are refused")
+def class_alone(folder: Path) -> None:
+    picture(folder / "a.png", "a man")
+    line = said(subset(folder, f"image_dir = '{folder}'\nis_reg = true"))
+    assert "expected images to learn, found regularization images alone" in line
+
+
+@case("images that can't be read, and those that no bucket takes, are refused in one line before any model")
+def unfit(folder: Path) -> None:
+    picture(folder / "good.png", "x")
+    picture(folder / "wide.png", "x", (640, 8))
+    (folder / "torn.png").write_bytes(b"\x89PNG")
+    (folder / "torn.txt").write_text("x")
+
+    def of(width: int, height: int, where: object) -> tuple[int, int]:
+        if width > 4 * height:
+            raise UserError(f"{where}: too wide")
+        return 8, 8
+
+    line = refused_by(lambda: count_epoch(read_captioned(folder, SIZES), lambda _: of))
+    assert "torn.png: expected a readable image" in line
+    assert "wide.png: too wide" in line
+
+
+@case("the size of a photograph taken upright is that of its pixels, whatever its format")
+def upright(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.jpg", "a.png", "a.webp"):
+        Image.new("RGB", (12, 8)).save(folder / name, exif=exif)
+        assert read_size(folder / name) == read_rgb(folder / name).size == (8, 12)
