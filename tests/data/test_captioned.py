@@ -124,8 +124,8 @@ SD_SCRIPTS = """
     network_multiplier validation_seed validation_split resize_interpolation
     color_aug face_crop_aug_range flip_aug num_repeats random_crop shuffle_caption keep_tokens
     keep_tokens_separator secondary_separator caption_separator enable_wildcard token_warmup_min
-    token_warmup_step caption_prefix caption_suffix custom_attributes caption_dropout_every_n_epochs caption_dropout_rate
-    caption_tag_dropout_rate caption_extension class_tokens cache_info
+    token_warmup_step caption_prefix caption_suffix custom_attributes caption_dropout_every_n_epochs
+    caption_dropout_rate caption_tag_dropout_rate caption_extension class_tokens cache_info
     image_dir is_reg alpha_mask metadata_file conditioning_data_dir
 """
 

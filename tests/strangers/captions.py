@@ -153,7 +153,7 @@ def missing(folder: Path) -> None:
 def broken(folder: Path) -> None:
     picture(folder / "images" / "a.png")
     line = said(metadata(folder, '{\n "a": {"caption": x}\n}'))
-    assert "meta.json: expected JSON, found a fault in line 2, column 18: " in line
+    assert "meta.json: expected JSON, found a fault in line 2, column 19: " in line
     (folder / "images" / "metadata.jsonl").write_text(
         '{"file_name": "a.png", "text": "x"}\n\n{"file_name" "b"}\n'
     )

@@ -236,7 +236,7 @@ class _Places:
 
 
 class _Images:
-    """What may be images in a folder, by name and by stem, both in NFC; none of a folder that is not there."""
+    """What may be images in a folder, by name and by stem, both in NFC; none if it is not there."""
 
     def __init__(self, folder: Path) -> None:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
