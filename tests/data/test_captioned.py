@@ -238,10 +238,11 @@ def test_an_imagefolder(tmp_path: Path) -> None:
 def test_folders_with_repeats_in_their_names(tmp_path: Path) -> None:
     picture(tmp_path / "10_ohwx man" / "a.png")
     picture(tmp_path / "3_style" / "b.png", caption="own")
+    picture(tmp_path / "5" / "d.png")
     picture(tmp_path / "log" / "c.png")
-    captioned = read_captioned(tmp_path, {"resolution": 64})
+    captioned = read_captioned(tmp_path, {"resolution": 64, "class_tokens": "cat"})
     images = captioned.datasets[0].images
-    assert [(image.repeats, image.caption) for image in images] == [(10, "ohwx man"), (3, "own")]
+    assert [(image.repeats, image.caption) for image in images] == [(10, "ohwx man"), (3, "own"), (5, "cat")]
     assert captioned.notes[0].startswith(f"{tmp_path / 'log'}: left out")
 
 

@@ -160,7 +160,7 @@ def broken(folder: Path) -> None:
     assert "metadata.jsonl: expected JSON, found a fault in line 3, column 14" in said(folder / "images")
 
 
-@case("a line of metadata without its image, or with another kind of value, is refused by its number")
+@case("a line of metadata that names no image, or holds an odd value, is refused by its number")
 def odd_lines(folder: Path) -> None:
     picture(folder / "a.png")
     rows = [
@@ -229,7 +229,7 @@ def misplaced(folder: Path) -> None:
     )
 
 
-@case("a key under which something else would be learned is refused with the reason, unless it is off")
+@case("a key that would change what is learned is refused with the reason, unless it is off")
 def refused(folder: Path) -> None:
     picture(folder / "a.png", "x")
     off = "color_aug = false\nrandom_crop = false\nalpha_mask = false\ntoken_warmup_step = 0"
@@ -291,7 +291,7 @@ def class_alone(folder: Path) -> None:
     assert "expected images to learn, found regularization images alone" in line
 
 
-@case("images that can't be read, and those that no bucket takes, are refused in one line before any model")
+@case("images that can't be read and those that no bucket takes are refused in one line")
 def unfit(folder: Path) -> None:
     picture(folder / "good.png", "x")
     picture(folder / "wide.png", "x", (640, 8))

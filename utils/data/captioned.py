@@ -121,7 +121,9 @@ def _table_of_folder(folder: Path, base: Mapping[str, Any], findings: Findings) 
         for below in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
             if found := _REPEATS.fullmatch(below.name):
                 repeats, words = int(found.group(1)), (found.group(2) or "").strip()
-                there = replace(own, image_dir=str(below), num_repeats=repeats, class_tokens=words)
+                there = replace(
+                    own, image_dir=str(below), num_repeats=repeats, class_tokens=words or own.class_tokens
+                )
                 subsets.append(SubsetTable(f"{below}", there, rules))
             else:
                 findings.notes.append(
