@@ -120,6 +120,7 @@ class _Reader:
 
     def __init__(self, path: Path, findings: Findings) -> None:
         self.path, self.findings = path, findings
+        self.faulty: set[str] = set()  # keys that are given, with a wrong value
 
     def listed(self, place: str, what: str, found: Any) -> list[Any]:
         """A list of tables, which there must be."""
@@ -150,6 +151,7 @@ class _Reader:
                 try:
                     read[name] = read_option(name, value)
                 except ValueError as error:
+                    self.faulty.add(name)
                     self.findings.faults.append(f"{where}: {name}: {error}")
         return read
 
@@ -168,7 +170,8 @@ class _Reader:
     def dataset_options(self, place: str, layers: tuple[Mapping[str, Any], ...]) -> DatasetOptions:
         """What holds for a dataset, with a fault for no resolution and notes on its buckets."""
         if not any("resolution" in layer for layer in layers):
-            self.findings.faults.append(f"{place}: expected a resolution, found none")
+            if "resolution" not in self.faulty:
+                self.findings.faults.append(f"{place}: expected a resolution, found none")
             layers = ({"resolution": [1]}, *layers)
         options: DatasetOptions = of_layers(DatasetOptions, *layers)
 
