@@ -121,7 +121,7 @@ def training_mode(device: torch.device) -> Iterator[None]:
 
 
 def weighted_error(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of velocities (B, C, 16, 16), more of it where the eyes are; the weights' mean is 1."""
+    """Mean squared error of velocities (B, C, 16, 16), weighted (by 1 on average) towards the eyes."""
     weights = torch.ones(predicted.shape[-2:], device=predicted.device)
     weights[EYES] = EYES_WEIGHT
     return ((predicted - wanted).square() * (weights / weights.mean())).mean()

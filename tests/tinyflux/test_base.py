@@ -14,6 +14,8 @@ from torch import Tensor
 from tinyflux import base as base_module
 from tinyflux.base import (
     CAPTION_DROPOUT,
+    EYES,
+    EYES_WEIGHT,
     SHIFT,
     T5_LENGTHS,
     Base,
@@ -21,10 +23,12 @@ from tinyflux.base import (
     draw_sigma,
     flow_losses,
     guidance_losses,
+    weighted_error,
 )
+from tinyflux.frame import frame_of
 from tinyflux.people import People, sample_people, stack_people, with_attribute
 from tinyflux.pretrain import save_pipeline
-from tinyflux.seeds import TRAIN
+from tinyflux.seeds import HELD_OUT, TRAIN
 from tinyflux.vae import build_vae
 from utils.models.base import Base as BaseModel
 from utils.models.base import load_base_model
@@ -232,3 +236,21 @@ def test_at_guidance_one_the_teacher_teaches_itself(
         losses[scale] = guidance_losses(base, base, data)(0, generator())["guidance"].item()
     assert losses[1.0] < 1e-9
     assert losses[4.0] > 1e-6
+
+
+def test_an_error_at_the_eyes_counts_threefold_and_a_constant_one_as_it_is() -> None:
+    wanted = torch.zeros(2, 16, 16, 16)
+    assert weighted_error(wanted + 0.5, wanted).item() == pytest.approx(0.25)
+    eye, corner = wanted.clone(), wanted.clone()
+    eye[:, :, 6, 5], corner[:, :, 0, 0] = 1.0, 1.0
+    ratio = weighted_error(eye, wanted) / weighted_error(corner, wanted)
+    assert ratio.item() == pytest.approx(EYES_WEIGHT)
+
+
+def test_every_face_has_its_eyes_where_errors_count() -> None:
+    """By the renderer's own coordinates: 98% of all eyes' pixels, a latent being 8 x 8."""
+    frame = frame_of(sample_people(HELD_OUT[:200]), 128)
+    for side in (-1, 1):
+        inside = ((frame.feature_x - side * 0.188) / 0.1) ** 2 + ((frame.y + 0.015) / 0.06) ** 2 < 1
+        rows, columns = (slice(8 * part.start, 8 * part.stop) for part in EYES)
+        assert inside[:, rows, columns].sum() > 0.98 * inside.sum()
