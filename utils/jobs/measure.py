@@ -106,15 +106,15 @@ def measure_images(
     config = experiment.config
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
-    for of_run, probe in zip(series, probes, strict=True):
-        if judge_of(config, probe) == "probe":
-            _check_size(of_run, config.resolution)
+    judges = [judge_of(config, probe, own) for probe, own in zip(probes, pairs, strict=True)]
+    for of_run, probe, judge in zip(series, probes, judges, strict=True):
+        if probe is not None and judge == "probe":
+            probe.check_size(*of_run.size)
     out = options.out or folder_of(experiment)
     check_writable(out)
     remove_unfinished(out, own=False)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
-    by_pairs = any(judge_of(config, probe) == "pairs" for probe in probes)
-    views = base_views(experiment) if by_pairs else None
+    views = base_views(experiment) if "pairs" in judges else None
     of_runs = zip(experiment.runs, series, pairs, probes, strict=True)
     subjects = [
         Subject(run, of_run, own_pairs, Instruments(tools, probe, views))
@@ -217,16 +217,6 @@ def _doubts(run: Run) -> list[str]:
 
     own = "" if run.config.use_trained_lora_path else trained_otherwise(run)
     return [*doubts(run), *([own] if own else [])]
-
-
-def _check_size(series: ImageSeries, resolution: int) -> None:
-    """The probe reads images of its own world's size alone; raises `UserError` for others."""
-    height, width = series.images[0.0].shape[2:]
-    if (height, width) != (resolution, resolution):
-        raise UserError(
-            f"judge probe: expected images of {resolution} x {resolution} (resolution), "
-            f"found {width} x {height}"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:
