@@ -58,7 +58,7 @@ class Config:
     batch_size_gen: int = key(MEMORY, 8, "most images in one forward pass, of several seeds and scales", ge=1, le=4096)
 
     pretrained_model_name_or_path: str = key(BASE, "black-forest-labs/FLUX.1-dev", "a folder in diffusers layout, or a hub id", **A_PATH)
-    resolution: int = key(BASE, 512, "pixels a side, of pairs and generated images; a multiple that the family says", ge=1, le=8192)
+    resolution: int = key(BASE, 512, "side of the square whose area images have; a multiple that the family says", ge=1, le=8192)
     dtype: str = key(BASE, "bfloat16", "of the frozen base; adapters are always float32", one_of=("float32", "bfloat16"))
     quantization: str = key(BASE, "none", "of the frozen base's blocks: nf4 by bitsandbytes, int8 and fp8 by torchao", one_of=("none", "nf4", "int8", "fp8"))
     max_sequence_length: int = key(BASE, 512, "tokens a prompt", ge=1)
@@ -68,7 +68,7 @@ class Config:
     source_folder: str = key(DATA, "source", "images before the edit", **A_PATH)
     target_folder: str = key(DATA, "target", "images after it", **A_PATH)
     pair_count: int = key(DATA, 0, "how many of the pairs to learn from, the first in order; 0: all", ge=0, by_plan=True)
-    resize: str = key(DATA, "error", "for images that are not square or of unequal size", one_of=("error", "stretch", "center_crop"))
+    resize: str = key(DATA, "error", "error: images keep their aspect ratio, a pair of unequal sizes is refused; the others make all the square, of the whole image or its middle", one_of=("error", "stretch", "center_crop"))
     align: str = key(DATA, "none", "shift: a target that lies some pixels off its source is moved back", one_of=("none", "shift"))
 
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
@@ -107,6 +107,8 @@ class Config:
     use_prompts_file: bool = key(GENERATION, False, "the prompts of prompts_file in turn, one a seed, in place of prompt")
     prompts_file: list[str] = key(GENERATION, ["prompts-person.yaml"], "YAML lists in prompts/, one a dataset", filled=True, check=is_path, expected="at least one entry", path=True)
     skips: list[int] = key(GENERATION, [14], "step index from which the adapter is active, a row each", ge=0, filled=True)
+    width: int = key(GENERATION, 0, "pixels of generated images, photographs' edits have their own; 0: resolution", ge=0, le=8192)
+    height: int = key(GENERATION, 0, "pixels of generated images; 0: resolution", ge=0, le=8192)
     locality: bool = key(GENERATION, False, "hold edited images to the unedited one where the edit does little; not for styles")
 
     use_trained_lora_path: bool = key(IMAGES, False, "apply trained_lora_path in place of each run's own LoRA")
@@ -135,6 +137,11 @@ class Config:
     inception_weights: str = key(MEASURING, "", "torch-fidelity's file for FID and KID; torch-fidelity fetches it", **PATH_OR_NONE)
     # fmt: on
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) of generated images."""
+        return self.width or self.resolution, self.height or self.resolution
+
 
 KEYS: dict[str, Any] = kinds_of(Config)
 """Key -> its type."""
@@ -156,7 +163,7 @@ def depends_on(what: str) -> frozenset[str]:
 
 
 def drawn_by() -> frozenset[str]:
-    """The keys that an image depends on beside its LoRA, prompt, skip and scale."""
+    """The keys that every image depends on beside its LoRA, prompt, skip and scale."""
     return frozenset({*groups()[BASE], "num_inference_steps", "guidance_scale"})
 
 

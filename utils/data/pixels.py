@@ -12,19 +12,22 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from utils.config.schema import choices
+from utils.data.buckets import Size, bucket_size, crop_box
 from utils.data.decoding import read_layers
-from utils.errors import UserError
 
 
-def load_image(path: Path, resolution: int, resize: str = "error") -> Tensor:
-    """Read one image as (3, resolution, resolution) float32 in [-1, 1].
+def load_image(path: Path, resolution: int, resize: str = "error", multiple: int = 1) -> Tensor:
+    """Read one image as (3, H, W) float32 in [-1, 1], of the size that `fit_image` gives it.
 
     EXIF orientation is applied, transparency laid over white, and greyscale, 16-bit, CMYK and palette images
-    become RGB. A square image is resampled (Lanczos); for any other, `resize` says what to do: "error",
-    "stretch", or "center_crop" to the largest square. Raises `UserError` if the image cannot be read, or
-    is not square under "error".
+    become RGB. Raises `UserError` if the image cannot be read, or as `fit_image`.
     """
-    return to_tensor(fit_square(read_rgb(path), path, resolution, resize))
+    return to_tensor(fit_image(read_rgb(path), path, resolution, resize, multiple))
+
+
+def load_cropped(path: Path, size: Size) -> Tensor:
+    """Read one image as (3, H, W) float32 in [-1, 1] of a given size, cropped to its aspect ratio."""
+    return to_tensor(cropped(read_rgb(path), size))
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -40,13 +43,37 @@ def over_white(colours: Image.Image, opacity: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
-def fit_square(image: Image.Image, path: Path, resolution: int, resize: str) -> Image.Image:
-    """Make the image resolution x resolution."""
-    size = (resolution, resolution)
+def fit_image(
+    image: Image.Image, path: Path, resolution: int, resize: str = "error", multiple: int = 1
+) -> Image.Image:
+    """Make the image as large as a base takes it, by Lanczos.
+
+    Args:
+        image: of any size.
+        path: names it in the error.
+        resolution: side of the square of the area wanted.
+        resize: "stretch" and "center_crop" make it that square, of all of it and of the largest square in
+            its middle; under "error" it keeps its aspect ratio, see `bucket_size`.
+        multiple: of its sides.
+
+    Raises:
+        UserError: an image so long that no size takes it.
+    """
+    square = (resolution, resolution)
     if resize == "center_crop":
-        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    if resize == "error" and image.width != image.height:
-        raise UserError(f"{path}: expected a square image, found {size_text(image)} ({other_rules()})")
+        return ImageOps.fit(image, square, Image.Resampling.LANCZOS)
+    if resize == "stretch":
+        return resampled(image, square)
+    return cropped(image, bucket_size(*image.size, resolution, multiple, path))
+
+
+def cropped(image: Image.Image, size: Size) -> Image.Image:
+    """The image at a size, of the largest box in its middle that has the size's aspect ratio."""
+    return resampled(image.crop(crop_box(image.size, size)), size)
+
+
+def resampled(image: Image.Image, size: Size) -> Image.Image:
+    """The whole image at a size, by Lanczos."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -57,11 +84,8 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def other_rules() -> str:
+    """The values of `resize` that take any images, as an error says them."""
     return "or " + " or ".join(f"resize={rule}" for rule in choices("resize") if rule != "error")
-
-
-def size_text(image: Image.Image) -> str:
-    return f"{image.width} x {image.height}"
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:

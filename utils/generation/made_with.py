@@ -13,13 +13,14 @@ from typing import Any
 
 from utils.code_hash import changed_files, images_code
 from utils.config.runs import RealRun, Run
-from utils.config.schema import drawn_by
+from utils.config.schema import Config, drawn_by
 from utils.errors import UserError
 from utils.files import move_aside, write_atomically
 from utils.hashes import lora_hash, read_hashes
 
 NAME = "made_with.json"
-_OF_EDITS = frozenset({"inversion", "inversion_rule", "semantic_cfg_scale"})
+_OF_IMAGES = frozenset({"width", "height", "locality"})
+_OF_EDITS = frozenset({"inversion", "inversion_rule", "semantic_cfg_scale", "resize"})
 
 
 def made_with(run: Run) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def made_with(run: Run) -> dict[str, Any]:
         UserError: a LoRA or photograph is missing or damaged; the run's own LoRA is not what was saved.
     """
     config, photograph = run.config, run.photograph if isinstance(run, RealRun) else None
-    keys = drawn_by() | (_OF_EDITS if photograph else frozenset())
+    keys = drawn_by() | (_OF_EDITS if photograph else _OF_IMAGES)
     prompts = run.prompt.encode()
     if config.use_prompts_file:  # which may be gone when only measuring is left to do
         prompts = run.prompts_path.read_bytes() if run.prompts_path.is_file() else b""
@@ -90,8 +91,9 @@ def _differences(then: dict[str, Any] | None, now: dict[str, Any], run: Run) -> 
     if then["loras"] != now["loras"]:
         yield f"images of another LoRA than {_named(run)}"
     for key, value in now["settings"].items():
-        if then["settings"].get(key, value) != value:
-            yield f"images made with {key} {then['settings'][key]}, now {value}"
+        made = then["settings"].get(key, getattr(Config(), key))  # a key may be newer than the images
+        if made != value:
+            yield f"images made with {key} {made}, now {value}"
     for key in ("prompts", "photograph"):
         if then[key] != now[key]:
             yield f"images of other {key}" if key == "prompts" else f"edits of another {key} of that name"

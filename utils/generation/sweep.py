@@ -93,7 +93,7 @@ def sweep_images(
         seeds: at least one; each draws the noise of its image.
         skips: step indices in 0..num_inference_steps.
         scales: slider scales, of either sign; of several edits together, a tuple of one each.
-        config: gives resolution, num_inference_steps, guidance_scale and batch_size_gen.
+        config: gives their size, num_inference_steps, guidance_scale and batch_size_gen.
         progress: called after each forward pass with the number of images in it; len(seeds) *
             sweep_forwards(num_inference_steps, skips, scales, locality) in all.
 
@@ -122,7 +122,8 @@ def sweep_batches(
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Sequence[int], Sweep[Scale]]]:
     """Yield up to batch_size_gen seeds at a time, as (these seeds, their images); see `sweep_images`."""
-    shape = base.latent_shape(config.resolution, config.resolution)
+    width, height = config.image_size
+    shape = base.latent_shape(height, width)
     on_step = _counter(progress)
     names = semantic_names(len(scales[0]) if scales and isinstance(scales[0], tuple) else 1)
     sigmas = base.sigmas(config.num_inference_steps, *shape[1:])

@@ -114,7 +114,9 @@ def check_fits(config: Config, family: Family | None) -> None:
             "report_to: expected wandb to be there, found none; pip install -e '.[wandb]' installs it"
         )
     if family is not None:
-        family.check_size(config.resolution, "resolution")
+        for side in ("resolution", "width", "height"):
+            if pixels := getattr(config, side):
+                family.check_size(pixels, side)
         family.linears(config.train_method)
 
 

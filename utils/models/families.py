@@ -7,11 +7,13 @@ computed is a file of its own beside this one, imported when a base is loaded. N
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError, nearest
+from utils.machine import resolve_model_path
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ def family_at(path: str) -> Family | None:
     """The family of the model in a folder, or of a hub id that was loaded before; None for any other id."""
     index = local_index(path)
     return None if index is None else family_named(pipeline_in(index))
+
+
+def pixel_multiple_at(name: str) -> int:
+    """Of which image sides are multiples with a model as a config names it; one not there yet: with all."""
+    family = family_at(resolve_model_path(name))
+    if family is not None:
+        return family.pixel_multiple
+    return math.lcm(*(each.pixel_multiple for each in FAMILIES.values()))
 
 
 def local_index(path: str) -> Path | None:

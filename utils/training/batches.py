@@ -2,12 +2,14 @@
 
 Every random choice comes from the generator given, on the CPU, so that it is the same on every device. Of
 several processes each draws the samples of all, and takes its own: N of them learn what one would of N times
-the batch_size.
+the batch_size. The images of a step are of one size, of all processes; one drawn at random says which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
 import torch
@@ -44,8 +46,20 @@ class Batches(Protocol[Drawn]):
         ...
 
 
+@dataclass(frozen=True)
+class PairBucket:
+    """Cached latents (N, C, h, w) of pairs of one size, and the noise levels (K,) that are drawn for it."""
+
+    sources: Tensor
+    targets: Tensor
+    sigmas: Tensor
+
+
 class PairBatches:
-    """Batches of cached latents, drawn with replacement; step indices uniform in start_step..end_step."""
+    """Batches of cached latents, drawn with replacement; step indices uniform in start_step..end_step.
+
+    Every pair is as likely as any other, in whatever size: a step's size is that of a pair drawn from all.
+    """
 
     prompt = ""
 
@@ -54,18 +68,21 @@ class PairBatches:
             {"pair": pair.stem, "source": pixel_hash(pair.source), "target": pixel_hash(pair.target)}
             for pair in pairs
         ]
-        self.sources = torch.cat([base.encode_images(pair.source[None]) for pair in pairs])
-        self.targets = torch.cat([base.encode_images(pair.target[None]) for pair in pairs])
-        self.sigmas = _training_sigmas(base, config, *self.sources.shape[-2:])
+        of_size: dict[tuple[int, ...], list[ImagePair]] = {}
+        for pair in pairs:
+            of_size.setdefault(pair.source.shape, []).append(pair)
+        self.buckets = [_bucket(base, config, own) for own in of_size.values()]
         self.batch_size = config.batch_size
 
     def draw(self, generator: Generator) -> PairBatch:
         """Latents of batch_size pairs, their sigma and noise."""
-        device, size, own = self.sources.device, self.batch_size * process_count(), share(self.batch_size)
-        index = to_device(torch.randint(len(self.sources), (size,), generator=generator)[own], device)
-        step = to_device(torch.randint(len(self.sigmas), (size,), generator=generator)[own], device)
-        noise = to_device(torch.randn(size, *self.sources.shape[1:], generator=generator)[own], device)
-        return PairBatch(self.sources[index], self.targets[index], self.sigmas[step], noise)
+        bucket = self.buckets[draw_bucket([len(each.sources) for each in self.buckets], generator)]
+        sources, sigmas = bucket.sources, bucket.sigmas
+        device, size, own = sources.device, self.batch_size * process_count(), share(self.batch_size)
+        index = to_device(torch.randint(len(sources), (size,), generator=generator)[own], device)
+        step = to_device(torch.randint(len(sigmas), (size,), generator=generator)[own], device)
+        noise = to_device(torch.randn(size, *sources.shape[1:], generator=generator)[own], device)
+        return PairBatch(sources[index], bucket.targets[index], sigmas[step], noise)
 
 
 class TextBatches:
@@ -107,11 +124,26 @@ class TextBatches:
         )
 
 
+def draw_bucket(counts: Sequence[int], generator: Generator) -> int:
+    """Which of several buckets a step is of, each as likely as it has samples; nothing is drawn for one alone."""
+    if len(counts) == 1:
+        return 0
+    drawn = int(torch.randint(sum(counts), (), generator=generator))
+    return next(index for index, upto in enumerate(accumulate(counts)) if drawn < upto)
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on the device, without waiting for what the device is at."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _bucket(base: Base, config: Config, pairs: Sequence[ImagePair]) -> PairBucket:
+    """The latents of pairs of one size."""
+    sources = torch.cat([base.encode_images(pair.source[None]) for pair in pairs])
+    targets = torch.cat([base.encode_images(pair.target[None]) for pair in pairs])
+    return PairBucket(sources, targets, _training_sigmas(base, config, *sources.shape[-2:]))
 
 
 def _training_sigmas(base: Base, config: Config, height: int, width: int) -> Tensor:

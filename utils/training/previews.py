@@ -30,7 +30,8 @@ def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Ima
     config = run.config
     seeds = range(config.start_seed_gen, config.start_seed_gen + config.count_gen)
     scales = config.scales or _SCALES
-    shape = base.latent_shape(config.resolution, config.resolution)
+    width, height = config.image_size
+    shape = base.latent_shape(height, width)
     noise = initial_noise(seeds, shape).to(base.device)
     model = Velocity(base, embeds, config.guidance_scale, config.batch_size_gen)
     sigmas = base.sigmas(config.num_inference_steps, *shape[1:])

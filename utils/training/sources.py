@@ -20,7 +20,7 @@ from utils.config.yaml_files import find_yaml
 from utils.data.prompts import SliderPrompt, load_slider_prompts
 from utils.errors import UserError
 from utils.files import find_images
-from utils.models.families import Family
+from utils.models.families import Family, pixel_multiple_at
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,13 +103,15 @@ class ImagePairs(Source):
     resize: str = "error"
     count: int = 0
     align: str = "none"
+    multiple: int = 1
 
     @classmethod
     def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
         """See `Source.of`."""
         config = run.config
         folders = run.source_folder, run.target_folder
-        return cls(*folders, config.resolution, config.resize, config.pair_count, config.align)
+        multiple = pixel_multiple_at(config.pretrained_model_name_or_path)
+        return cls(*folders, config.resolution, config.resize, config.pair_count, config.align, multiple)
 
     def paths(self) -> dict[str, Path]:
         """See `Source.paths`."""
@@ -117,9 +119,9 @@ class ImagePairs(Source):
 
     def fingerprint(self) -> str:
         """Of the files' content."""
-        folders = self.source_folder, self.target_folder
-        paths = [list(find_images(folder).values())[: self.count or None] for folder in folders]
-        return _hash_of([], [path for in_folder in paths for path in in_folder])
+        found = map(find_images, (self.source_folder, self.target_folder))
+        chosen = [list(by_stem.values())[: self.count or None] for by_stem in found]
+        return _hash_of([], [path for paths in chosen for path in paths])
 
     @cached_property
     def pairs(self) -> list[ImagePair]:
@@ -127,7 +129,7 @@ class ImagePairs(Source):
         from utils.data.pairs import load_pairs
 
         folders = self.source_folder, self.target_folder
-        return load_pairs(*folders, self.resolution, self.resize, self.count, self.align)
+        return load_pairs(*folders, self.resolution, self.resize, self.count, self.align, self.multiple)
 
     def read(self) -> None:
         """See `Source.read`."""
@@ -158,21 +160,25 @@ class Photograph(Source):
 
     Attributes:
         path: its file.
-        resolution: pixels a side of the square that is learned.
+        resolution: pixels a side of the square of the area that is learned.
         pixels: in place of the file, for a picture that was never in one.
+        resize, multiple: see `load_photo`.
     """
 
     kind: ClassVar[str] = "one photograph"
     path: Path
     resolution: int
     pixels: Photo | None = field(default=None, compare=False)
+    resize: str = "error"
+    multiple: int = 1
 
     @classmethod
     def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
         """See `Source.of`."""
         if not isinstance(run, RealRun):
             raise TypeError(f"expected the run of a photograph, found {run.name}")
-        return cls(run.photograph, run.config.resolution)
+        config, multiple = run.config, pixel_multiple_at(run.config.pretrained_model_name_or_path)
+        return cls(run.photograph, config.resolution, resize=config.resize, multiple=multiple)
 
     @classmethod
     def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[RealRun]:
@@ -191,10 +197,10 @@ class Photograph(Source):
 
     @cached_property
     def photo(self) -> Photo:
-        """The photograph, whole and as the square that is learned."""
+        """The photograph, whole and what of it is learned."""
         from utils.data.photos import load_photo
 
-        return self.pixels or load_photo(self.path, self.resolution)
+        return self.pixels or load_photo(self.path, self.resolution, self.resize, self.multiple)
 
     def read(self) -> None:
         """See `Source.read`."""
@@ -205,8 +211,8 @@ class Photograph(Source):
         from utils.data.pairs import ImagePair
         from utils.training.batches import PairBatches
 
-        square = self.photo.pixels
-        return PairBatches(base, [ImagePair(self.path.stem, square, square, self.path, self.path)], config)
+        pixels = self.photo.pixels
+        return PairBatches(base, [ImagePair(self.path.stem, pixels, pixels, self.path, self.path)], config)
 
 
 @dataclass(frozen=True)
