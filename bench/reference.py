@@ -55,7 +55,8 @@ class ReferenceTraining:
         semantic = adapter_parameters(pipeline.transformer, "semantic")
         self.optimizer = torch.optim.AdamW([*self.content, *semantic], lr=self.config.lr)
         self.text = encode_prompt(pipeline, "", self.config)
-        self.sigmas = noise_levels(pipeline, self.config)
+        side = self.config.resolution // pipeline.vae_scale_factor
+        self.sigmas = noise_levels(pipeline, self.config, side, side)
         self.bar = Bar(desc="reference", unit="step")
 
     def step(self) -> dict[str, float]:
@@ -113,8 +114,9 @@ def sweep_images(pipeline: FluxPipeline, prompt: str, seed: int, config: Config)
     images, adapters = {}, Adapters(pipeline.transformer)
     for scale in config.scales:
         text = encode_prompt(pipeline, prompt, config)
-        sigmas = noise_levels(pipeline, config)
-        x_t = _noise(pipeline, seed, config)
+        width, height = (side // pipeline.vae_scale_factor for side in config.image_size)
+        sigmas = noise_levels(pipeline, config, height, width)
+        x_t = _noise(pipeline, seed, height, width)
         for step in range(config.num_inference_steps):
             adapters.set({"semantic": scale} if step >= config.skips[0] and scale != 0 else {})
             v = predict_velocity(pipeline, x_t, sigmas[step : step + 1], text, config.guidance_scale)
@@ -141,10 +143,11 @@ def edit_photo(
         )
     images, adapters = {}, Adapters(pipeline.transformer)
     for scale in config.scales:
-        x_0 = encode_image(pipeline, load_photo(photograph, config.resolution).pixels)
+        photo = load_photo(photograph, config.resolution, config.resize, 2 * pipeline.vae_scale_factor)
+        x_0 = encode_image(pipeline, photo.pixels)
         text = encode_prompt(pipeline, prompt, config)
-        sigmas = noise_levels(pipeline, config)
-        noise = _noise(pipeline, seed, config)
+        sigmas = noise_levels(pipeline, config, *x_0.shape[-2:])
+        noise = _noise(pipeline, seed, *x_0.shape[-2:])
 
         def velocity(scales: Mapping[str, float], x_t: Tensor, sigma: Tensor, text: Text = text) -> Tensor:
             adapters.set(scales)
@@ -281,16 +284,15 @@ def predict_velocity(
     return pipeline._unpack_latents(predicted, factor * height, factor * width, factor).float()
 
 
-def noise_levels(pipeline: FluxPipeline, config: Config) -> Tensor:
-    """The sigmas (N + 1,) of N steps, by the pipeline's scheduler, on the device."""
+def noise_levels(pipeline: FluxPipeline, config: Config, height: int, width: int) -> Tensor:
+    """The sigmas (N + 1,) of N steps on latents of a size, by the pipeline's scheduler, on the device."""
     scheduler, steps = pipeline.scheduler, config.num_inference_steps
     line = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-    mu = calculate_shift((config.resolution // 16) ** 2, *(scheduler.config[key] for key in line))
+    mu = calculate_shift(height // 2 * (width // 2), *(scheduler.config[key] for key in line))
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
     return scheduler.sigmas.to(pipeline.transformer.device)
 
 
-def _noise(pipeline: FluxPipeline, seed: int, config: Config) -> Tensor:
-    side = config.resolution // pipeline.vae_scale_factor
-    shape: Sequence[int] = (1, pipeline.vae.config.latent_channels, side, side)
+def _noise(pipeline: FluxPipeline, seed: int, height: int, width: int) -> Tensor:
+    shape: Sequence[int] = (1, pipeline.vae.config.latent_channels, height, width)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(pipeline.transformer.device)

@@ -23,12 +23,12 @@ from bench.reference import edit_photo as plain_edit_photo
 from bench.reference import sweep_images as plain_sweep_images
 from utils.config.runs import RealRun, expand_real_runs
 from utils.config.schema import Config
-from utils.data.photos import load_photo
 from utils.errors import run_cli
 from utils.generation.sweep import edit_photo, sweep_images
 from utils.lora.calibration import UNCALIBRATED
 from utils.models.adapters import remove_adapter
 from utils.models.base import Base, PromptEmbeds
+from utils.training.sources import Photograph
 
 Images = dict[float, Tensor]
 """{scale: pixels (1, 3, H, W) in [-1, 1] on the CPU}"""
@@ -82,8 +82,7 @@ def compare_photos(base: Base, run: RealRun, options: Options) -> Comparison:
     prompt, seed = config.prompt[0], config.start_seed_gen
 
     def ours(embeds: PromptEmbeds) -> Images:
-        photo = load_photo(run.photograph, config.resolution)
-        return edit_photo(run, base, photo, seed, embeds)[config.skips[0]]
+        return edit_photo(run, base, Photograph.of(run).photo, seed, embeds)[config.skips[0]]
 
     def reference(pipeline: FluxPipeline) -> Images:
         return plain_edit_photo(pipeline, run.photograph, prompt, seed, config)

@@ -78,6 +78,10 @@ class Training:
         self.total = WARM_UP + options.steps + 1
         self.first_logged, self.losses = 0, dict[str, dict[str, float]]()
         self.pairs = ImagePairs.of(run).pairs
+        if any(pair.source.shape[1] != pair.source.shape[2] for pair in self.pairs):
+            raise UserError(
+                "bench.train: expected square pairs, as the published loop has; resize=center_crop"
+            )
         self.embeds = base.encode_prompts([""], run.config.max_sequence_length)
 
     def ours(self) -> float:

@@ -75,9 +75,7 @@ def measure_inversion(
     runs = [_run(config, index) for index in range(portraits)]
     people = portrait_people(portraits)
     before = render(people) * 2 - 1
-    photos = [
-        Photo(to_images(pixels[None])[0], pixels, (0, 0, *pixels.shape[:0:-1])) for pixels in before
-    ]
+    photos = [Photo(to_images(pixels[None])[0], pixels, (0, 0, *pixels.shape[:0:-1])) for pixels in before]
 
     # A LoRA for each portrait, where the inversion is one.
     training = 0.0

@@ -40,7 +40,7 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
     """FID and KID by every network at every scale."""
     import torch
 
-    from utils.data.pixels import load_image
+    from utils.data.pixels import load_cropped
     from utils.measure.distribution import caution, compare_sets
     from utils.measure.encoders import Unavailable
 
@@ -50,8 +50,7 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
             f"{subject.run.name}: expected 2 images or more at each scale and in --reference, "
             f"found {len(subject.series.names)} and {len(reference)}"
         )
-    resolution = subject.series.images[0.0].shape[-1]
-    wanted = torch.stack([load_image(path, resolution, "center_crop") for path in reference.values()])
+    wanted = torch.stack([load_cropped(path, subject.series.size) for path in reference.values()])
     note = caution(count)
     rows = []
     for network, features in _networks(subject).items():
@@ -68,6 +67,7 @@ def rows_of(subject: Subject, reference: Mapping[str, Path]) -> list[Row]:
 
 def _networks(subject: Subject) -> dict[str, Any]:
     """Images -> features (B, D) of every network, or why it is not available."""
+    from utils.data.buckets import size_text
     from utils.machine import resolve_device
     from utils.measure.distribution import load_inception
     from utils.measure.encoders import Unavailable
@@ -79,7 +79,12 @@ def _networks(subject: Subject) -> dict[str, Any]:
         "DINOv2": dinov2 if isinstance(dinov2, Unavailable) else dinov2.features,
     }
     if (probe := subject.instruments.probe) is not None:
-        networks["probe"] = probe.features
+        size, own = size_text(subject.series.size), size_text((probe.resolution, probe.resolution))
+        networks["probe"] = (
+            probe.features
+            if probe.fits(*subject.series.size)
+            else Unavailable("probe", f"it reads images of {own}, these are of {size}", "generate that size")
+        )
     return networks
 
 

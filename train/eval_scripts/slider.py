@@ -119,12 +119,11 @@ def _of_strength(subject: Subject, distance: Measure | Unavailable, limit: float
 def _originals(subject: Subject, found: Mapping[str, Path]) -> Tensor:
     import torch
 
-    from utils.data.pixels import load_image
+    from utils.data.pixels import load_cropped
 
     if lacking := [name for name in subject.series.names if name not in found]:
         raise UserError(f"--original: expected an image for every identity, found no {lacking[0]}")
-    resolution = subject.series.images[0.0].shape[-1]
-    return torch.stack([load_image(found[name], resolution, "center_crop") for name in subject.series.names])
+    return torch.stack([load_cropped(found[name], subject.series.size) for name in subject.series.names])
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class PairLook:
 
 
 def look_at(pairs: Sequence[ImagePair]) -> tuple[list[PairLook], dict[tuple[str, str], float]]:
-    """Every pair, and the agreement of every two of the first `MOST_COMPARED` by their stems."""
+    """Every pair, and the agreement of every two of one size of the first `MOST_COMPARED` by their stems."""
     looks = [
         PairLook(
             pair.stem,
@@ -100,6 +100,7 @@ def look_at(pairs: Sequence[ImagePair]) -> tuple[list[PairLook], dict[tuple[str,
     return looks, {
         (one, other): agreement(directions[one], directions[other])
         for one, other in combinations(directions, 2)
+        if directions[one].shape == directions[other].shape
     }
 
 

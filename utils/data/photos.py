@@ -1,10 +1,10 @@
 """Photographs of any size: what of them is edited, and the edit put back into the whole.
 
-A photograph is resampled to the size that has its aspect ratio and about the pixels of the base model's square,
-and edited. What the edit changed there, edited minus reconstructed, is resampled back and added to the
-photograph: detail that the base model cannot hold stays. The little that is cropped, as sides are multiples of
-the family's, takes the change of the edited pixels beside it. Where more was cropped, it is never touched, and
-towards it the change fades out: no edge shows.
+A photograph is resampled to the size that has its aspect ratio and about the pixels of the base model's
+square, and edited. What the edit changed there, edited minus reconstructed, is resampled back and added to
+the photograph: detail that the base model cannot hold stays. The little that is cropped, as sides are
+multiples of the family's, takes the change of the pixels beside it. Where more is cropped, nothing of it is
+touched, and towards it the change fades out: no edge shows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from utils.data.decoding import read_layers
 from utils.data.pixels import over_white, resampled, to_tensor
 
 FEATHER, LITTLE = 1 / 8, 1 / 16
-"""Of the shorter side of what is edited: how far from a side within the photograph the change is whole, and how
-near to the photograph's own side it is carried on to there instead."""
+"""Of the shorter side of what is edited: how far from a side within the photograph the change is whole; how
+near the photograph's own side must be for the change to be carried on to there instead."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from utils.config.schema import choices
 from utils.data.buckets import Size, bucket_size, crop_box
@@ -75,6 +76,14 @@ def cropped(image: Image.Image, size: Size) -> Image.Image:
 def resampled(image: Image.Image, size: Size) -> Image.Image:
     """The whole image at a size, by Lanczos."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def covering(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels (B, 3, H, W) at a size (height, width), cropped to its aspect ratio, by antialiased bilinear."""
+    height, width = pixels.shape[2:]
+    left, upper, right, lower = crop_box((width, height), size[::-1])
+    inner = pixels[:, :, upper:lower, left:right]
+    return inner if inner.shape[2:] == size else interpolate(inner, size, mode="bilinear", antialias=True)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -119,7 +119,8 @@ def write_seed(
         caption=f"seed {seed}, skip {', '.join(map(str, images))} of {config.num_inference_steps} steps, "
         f"guidance {config.guidance_scale:g}\n{note}\n" + "\n".join(map(str, loras)),
     )
-    tile = min(max(config.resolution, 256), 512)
+    size = next(iter(images[next(iter(images))].values())).size
+    tile = min(max(*size, 256), 512)
     save_image(draw_grid(grid, tile), run.grid_path(seed))
 
     # The slider moving, a GIF a row.
@@ -156,12 +157,12 @@ def short_name(lora: Path) -> str:
 
 
 def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits: Sweep[float]) -> Path:
-    """Write a photograph's edits: squares, their grid, and in whole/ the photographs with the change in them.
+    """Write a photograph's edits, their grid, and in whole/ the photographs with the change in them.
 
     Returns:
         The grid's path.
     """
-    squares = {
+    images = {
         skip: {scale: to_images(by_scale[scale])[0] for scale in run.config.scales}
         for skip, by_scale in edits.items()
     }
@@ -171,7 +172,7 @@ def write_photo_edits(run: RealRun, seed: int, prompt: str, photo: Photo, edits:
     )
     note = f'{run.photograph}, inversion {config.inversion}{beside}, prompt "{prompt}"'
     original = to_images(photo.pixels[None])[0]
-    grid = write_seed(run, seed, squares, [Path(config.semantic_lora_path)], note, original)
+    grid = write_seed(run, seed, images, [Path(config.semantic_lora_path)], note, original)
     for skip, by_scale in edits.items():
         for scale in run.config.scales:
             path = run.image_path(seed, skip, scale)

@@ -34,6 +34,12 @@ class ImageSeries:
     images: dict[float, Tensor]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of every image."""
+        _, _, height, width = self.images[0.0].shape
+        return width, height
+
+    @property
     def scales(self) -> list[float]:
         """The slider scales, ascending."""
         return list(self.images)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from utils.config.runs import Run
 from utils.config.schema import SliderScale
+from utils.data.buckets import size_text
 from utils.data.pixels import read_rgb
 from utils.generation.gallery import short_name, slider_name
 from utils.generation.made_with import loras_of
@@ -62,7 +63,7 @@ def write_page(
         Section(heading, [_slider(run, shown, prompts, skip, scales, held)])
         for (heading, skip), scales in sliders.items()
     ]
-    about: list[Block] = [_settings(run), _prompts(prompts)]
+    about: list[Block] = [_settings(run, shown[0]), _prompts(prompts)]
     if len(shown) < len(prompts):
         about.insert(
             0, Text(f"{len(shown)} of {len(prompts)} seeds are shown, all are in {run.seeds_folder}.")
@@ -111,11 +112,13 @@ def _small(picture: Image.Image) -> Image.Image:
     return small
 
 
-def _settings(run: Run) -> Table:
+def _settings(run: Run, seed: int) -> Table:
+    """What the images are of; their size is that of a seed's first, as photographs' edits have their own."""
     config = run.config
+    size = read_rgb(run.image_path(seed, config.skips[0], run.slider_scales[0])).size
     rows = [
         ["LoRA", ", ".join(path.name for path in loras_of(run))],
-        ["size", f"{config.resolution} x {config.resolution} pixels"],
+        ["size", f"{size_text(size)} pixels"],
         ["steps", str(config.num_inference_steps)],
         ["guidance", f"{config.guidance_scale:g}"],
     ]

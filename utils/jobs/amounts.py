@@ -65,7 +65,8 @@ def check_amounts(config: Config, model_path: str, training: bool) -> None:
     seconds = least_operations(config, shape, training) / OPERATIONS
     if seconds > MOST_SECONDS:
         found = f"{seconds / 3600:.1f} hours and more"
-        raise UserError(f"resolution, batch_size: expected steps of minutes, found {found} each; {_INSISTS}")
+        keys, *_ = _images(config, training)
+        raise UserError(f"{keys}, batch_size: expected steps of minutes, found {found} each; {_INSISTS}")
 
 
 def check_count(keys: str, count: int, found: str, most: int = MOST_RUNS) -> None:
@@ -123,16 +124,16 @@ def read_shape(folder: Path) -> BaseShape | None:
 def least_bytes(config: Config, shape: BaseShape, training: bool) -> dict[str, int]:
     """Keys -> bytes that they take at least, each alone."""
     size = 4 if config.dtype == "float32" else 2
-    side, length = config.resolution, config.max_sequence_length
-    tokens = (side // shape.pixels) ** 2 + length
+    (keys, width, height), length = _images(config, training), config.max_sequence_length
+    tokens = _tokens(config, shape, training)
     forwards, kept = _forwards(config, training)
     needs = {
         # the position bias of T5, a matrix a head
         "max_sequence_length": shape.text_heads * length**2 * size + length * shape.width * size,
         # two feature maps of the autoencoder at full size
-        "resolution": 2 * shape.channels * side**2 * size,
+        keys: 2 * shape.channels * width * height * size,
         # queries, keys, values and the MLP's hidden layer, of one block or, to be learned from, of all
-        "resolution, batch_size" if training else "resolution, batch_size_gen": forwards
+        f"{keys}, {'batch_size' if training else 'batch_size_gen'}": forwards
         * (tokens * shape.width * 7 * size * (shape.blocks if kept else 1)),
         "num_inference_steps": 16 * config.num_inference_steps,
     }
@@ -143,10 +144,23 @@ def least_bytes(config: Config, shape: BaseShape, training: bool) -> dict[str, i
 
 def least_operations(config: Config, shape: BaseShape, training: bool) -> float:
     """Multiplications and additions of a step: linears of 12 width^2 a block and token, and attention."""
-    tokens = (config.resolution // shape.pixels) ** 2 + config.max_sequence_length
+    tokens = _tokens(config, shape, training)
     forwards, _ = _forwards(config, training)
     each = 2.0 * tokens * shape.blocks * (12 * shape.width**2 + 2 * tokens * shape.width)
     return each * forwards * (2 if training else 1)
+
+
+def _images(config: Config, training: bool) -> tuple[str, int, int]:
+    """The keys that say how large images are, width and height; in training of the square of that area."""
+    if training or not (config.width or config.height):
+        return "resolution", config.resolution, config.resolution
+    return "width, height", *config.image_size
+
+
+def _tokens(config: Config, shape: BaseShape, training: bool) -> int:
+    """Of an image and its prompt together."""
+    _, width, height = _images(config, training)
+    return width // shape.pixels * (height // shape.pixels) + config.max_sequence_length
 
 
 def _forwards(config: Config, training: bool) -> tuple[int, bool]:

@@ -67,7 +67,9 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
     if len(runs[0].lora_paths) > 1:
         command = ""  # no measure is of several edits at once
     else:
-        command = _measuring(experiment, measuring, runs[0]) if measuring else experiment.command(following)
+        size = experiment.config.image_size
+        own = experiment.command(following)
+        command = _measuring(experiment, measuring, runs[0], size) if measuring else own
     return run_all(runs, generate_one, _closing(runs, seeds, command))
 
 
@@ -128,7 +130,9 @@ def generate_photographs(experiment: Experiment, train_script: str, measuring: s
         write_page(run, edit_name(run), photo_seeds(run, seeds, of_run), _typed(experiment), original)
         return folder
 
-    return run_all(runs, edit_one, _closing(runs, seeds, _measuring(experiment, measuring, runs[0])))
+    height, width = photos[runs[0].name].pixels.shape[1:]
+    following = _measuring(experiment, measuring, runs[0], (width, height))
+    return run_all(runs, edit_one, _closing(runs, seeds, following))
 
 
 def _or_not_yet(path: Path) -> str:
@@ -143,9 +147,12 @@ def tell_other_settings(runs: Sequence[Run]) -> None:
             print(f"{told}; it is used as it is", flush=True)
 
 
-def _measuring(experiment: Experiment, script: str, run: Run) -> str:
-    """The command that measures a run's images by the pairs' config, on the same base."""
+def _measuring(experiment: Experiment, script: str, run: Run, size: tuple[int, int]) -> str:
+    """The command that measures a run's images of a size by the pairs' config, on the same base."""
+    config = experiment.config
     base = [argument for argument in experiment.arguments if argument.startswith("base=")]
+    if config.judge == "probe" and size != (config.resolution, config.resolution):
+        base.append("judge=pairs")  # which, unlike the probe, takes any size
     images = [f"--skip={run.config.skips[0]}", f"--images={run.seeds_folder.absolute()}"]
     return shlex.join(["python", str(experiment.scripts / script), "--c=train_image", *base, *images])
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
+from utils.data.buckets import size_text
 from utils.errors import UserError
 from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import choose_seeds
@@ -106,15 +107,15 @@ def measure_images(
     config = experiment.config
     pairs = [ImagePairs.of(run).pairs for run in experiment.runs]
     probes = [probe_of(run.dataset) if config.judge == "probe" else None for run in experiment.runs]
-    for of_run, probe in zip(series, probes, strict=True):
-        if judge_of(config, probe) == "probe":
-            _check_size(of_run, config.resolution)
+    judges = [judge_of(config, probe, own) for probe, own in zip(probes, pairs, strict=True)]
+    for of_run, probe, judge in zip(series, probes, judges, strict=True):
+        if probe is not None and judge == "probe":
+            _check_size(of_run, probe)
     out = options.out or folder_of(experiment)
     check_writable(out)
     remove_unfinished(out, own=False)
     tools = load_tools(config, resolve_device(config.device, lambda line: print(line, file=sys.stderr)))
-    by_pairs = any(judge_of(config, probe) == "pairs" for probe in probes)
-    views = base_views(experiment) if by_pairs else None
+    views = base_views(experiment) if "pairs" in judges else None
     of_runs = zip(experiment.runs, series, pairs, probes, strict=True)
     subjects = [
         Subject(run, of_run, own_pairs, Instruments(tools, probe, views))
@@ -219,13 +220,12 @@ def _doubts(run: Run) -> list[str]:
     return [*doubts(run), *([own] if own else [])]
 
 
-def _check_size(series: ImageSeries, resolution: int) -> None:
+def _check_size(series: ImageSeries, probe: Probe) -> None:
     """The probe reads images of its own world's size alone; raises `UserError` for others."""
-    height, width = series.images[0.0].shape[2:]
-    if (height, width) != (resolution, resolution):
+    if not probe.fits(*series.size):
         raise UserError(
-            f"judge probe: expected images of {resolution} x {resolution} (resolution), "
-            f"found {width} x {height}"
+            f"judge probe: expected images of {probe.resolution} x {probe.resolution}, found "
+            f"{size_text(series.size)}; judge=pairs measures those of any size"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from utils.config.schema import Config
 from utils.data.pairs import ImagePair
+from utils.data.pixels import covering
 from utils.measure.encoders import ENCODERS, load
 from utils.measure.metrics import Readings
 
@@ -38,6 +40,10 @@ class Probe:
     strangers: float = 1.0
     resolution: int = 0
 
+    def fits(self, width: int, height: int) -> bool:
+        """Whether it reads images of that size."""
+        return self.resolution == 0 or width == height == self.resolution
+
 
 Views = Callable[[Tensor], Sequence[Tensor]]
 """What a base sees in images (B, 3, H, W): (B, N, D) each, see utils/models/features.py."""
@@ -57,6 +63,13 @@ def load_tools(config: Config, device: torch.device, names: Collection[str] = EN
     return {name: load(name, getattr(config, f"{name}_weights"), device) for name in names}
 
 
+def common_size(pairs: Sequence[ImagePair]) -> tuple[int, int]:
+    """(height, width) of most of the pairs, of the first of them where several are as common."""
+    return Counter((pair.source.shape[1], pair.source.shape[2]) for pair in pairs).most_common(1)[0][0]
+
+
 def stacked(pairs: Sequence[ImagePair]) -> tuple[Tensor, Tensor]:
-    """Sources and targets, (P, 3, H, W) each."""
-    return torch.stack([pair.source for pair in pairs]), torch.stack([pair.target for pair in pairs])
+    """Sources and targets, (P, 3, H, W) each; pairs of another than their common size are cropped to it."""
+    size = common_size(pairs)
+    sources = torch.cat([covering(pair.source[None], size) for pair in pairs])
+    return sources, torch.cat([covering(pair.target[None], size) for pair in pairs])

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from utils.config.schema import Config
 from utils.data.pairs import ImagePair
+from utils.data.pixels import covering
 from utils.errors import UserError
 from utils.measure.encoders import Unavailable, cosine
-from utils.measure.instruments import Instruments, Probe, Tools, Views, stacked
+from utils.measure.instruments import Instruments, Probe, Tools, Views, common_size, stacked
 from utils.measure.metrics import Readings, leakage, movement
 
 
@@ -262,11 +262,8 @@ class PairsJudge(Judge):
         return [(view, view.moved(of_view)) for view, of_view in seen]
 
     def _sized(self, images: Tensor) -> Tensor:
-        """Images of the pairs' own size, whose positions theirs are."""
-        size = self.pairs[0].source.shape[1:]
-        return (
-            images if images.shape[2:] == size else interpolate(images, size, mode="bilinear", antialias=True)
-        )
+        """Images of the pairs' own size, whose positions theirs are; of another aspect ratio their middle."""
+        return covering(images, common_size(self.pairs))
 
     def _strangers(self, view: _View) -> Tensor:
         """Mean distance of two of the images before; of a single one, the length of the pairs' change."""
@@ -276,9 +273,12 @@ class PairsJudge(Judge):
 JUDGES: dict[str, type[Judge]] = {judge.kind: judge for judge in (PairsJudge, ProbeJudge, ClipJudge)}
 
 
-def judge_of(config: Config, probe: Probe | None) -> str:
-    """The name of a run's judge: the config's; the pairs for edits and sizes that the probe does not know."""
-    knows = probe is not None and probe.resolution in (0, config.resolution)
+def judge_of(config: Config, probe: Probe | None, pairs: Sequence[ImagePair] = ()) -> str:
+    """The name of a run's judge: the config's; the pairs for edits, and pairs' and images' sizes, that the
+    probe does not know.
+    """
+    sizes = {config.image_size, *((pair.source.shape[2], pair.source.shape[1]) for pair in pairs)}
+    knows = probe is not None and all(probe.fits(*size) for size in sizes)
     return "pairs" if config.judge == "probe" and not knows else config.judge
 
 
@@ -294,5 +294,5 @@ def build_judge(config: Config, instruments: Instruments, pairs: Sequence[ImageP
         ValueError: an instrument that is not a network is not there.
         UserError: the pairs do not differ.
     """
-    name = judge_of(config, instruments.probe)
+    name = judge_of(config, instruments.probe, pairs)
     return judge_lacks(name, instruments.tools) or JUDGES[name].of(instruments, pairs)

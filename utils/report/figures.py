@@ -94,18 +94,20 @@ def draw_grid(grid: Grid, tile: int = 256) -> Image.Image:
 
     Args:
         grid: what to draw.
-        tile: side of a cell in pixels; images are fitted into it, up or down, keeping their aspect.
+        tile: pixels of the longer side of images, which are brought to it, up or down, in their own aspect
+            ratio; cells are as wide and as high as these are at most.
     """
+    wide, high = _cell(grid, tile)
     title_font, label_font, caption_font = load_font(TITLE, bold=True), load_font(LABEL), load_font(CAPTION)
     row_texts = [wrap_text(label, label_font, 1.2 * tile) for label in grid.row_labels]
     gutter = max((label_font.getlength(line) for text in row_texts for line in text), default=0)
     left = MARGIN + (round(gutter) + 24 if gutter else 0)
     columns = len(grid.rows[0])
-    right = left + columns * tile + (columns - 1) * GAP
+    right = left + columns * wide + (columns - 1) * GAP
 
     title = wrap_text(grid.title, title_font, right - MARGIN)
     axis = wrap_text(grid.column_axis, caption_font, right - left)
-    column_texts = [wrap_text(label, label_font, tile) for label in grid.column_labels]
+    column_texts = [wrap_text(label, label_font, wide) for label in grid.column_labels]
     label_lines = max(map(len, column_texts), default=0)
     caption = wrap_text(grid.caption, caption_font, right - MARGIN)
 
@@ -113,7 +115,7 @@ def draw_grid(grid: Grid, tile: int = 256) -> Image.Image:
     axis_top = MARGIN + _height(title, TITLE, 22)
     labels_top = axis_top + _height(axis, CAPTION, 6)
     top = labels_top + _height([""] * label_lines, LABEL, 12)
-    bottom = top + len(grid.rows) * (tile + GAP) - GAP
+    bottom = top + len(grid.rows) * (high + GAP) - GAP
     canvas = Image.new(
         "RGB", (right + MARGIN, bottom + _height(caption, CAPTION, 0, before=24) + MARGIN), PAPER
     )
@@ -123,14 +125,14 @@ def draw_grid(grid: Grid, tile: int = 256) -> Image.Image:
     _write(draw, axis, (left + right) / 2, axis_top, caption_font, CAPTION, MUTED, "ma")
     for column, text in enumerate(column_texts):
         y = labels_top + (label_lines - len(text)) * LABEL * LINE  # sits on the images
-        _write(draw, text, left + column * (tile + GAP) + tile / 2, y, label_font, LABEL, INK, "ma")
+        _write(draw, text, left + column * (wide + GAP) + wide / 2, y, label_font, LABEL, INK, "ma")
     for row, images in enumerate(grid.rows):
-        y = top + row * (tile + GAP)
+        y = top + row * (high + GAP)
         if row_texts:
-            middle = y + (tile - len(row_texts[row]) * LABEL * LINE) / 2
+            middle = y + (high - len(row_texts[row]) * LABEL * LINE) / 2
             _write(draw, row_texts[row], MARGIN, middle, label_font, LABEL, INK, "la")
         for column, image in enumerate(images):
-            _place(canvas, draw, image, left + column * (tile + GAP), y, tile)
+            _place(canvas, draw, image, left + column * (wide + GAP), y, (wide, high))
     _write(draw, caption, MARGIN, bottom + 24, caption_font, CAPTION, MUTED, "la")
     return canvas
 
@@ -153,14 +155,27 @@ def _write(
         draw.text((x, y + i * size * LINE + size * (LINE - 1) / 2), line, colour, font, anchor)
 
 
+def _cell(grid: Grid, tile: int) -> tuple[int, int]:
+    """Width and height of a grid's cells: the greatest of the images, each brought to `tile`."""
+    sizes = [image.size for row in grid.rows for image in row if image is not None]
+    wide = max((round(tile * width / max(width, height)) for width, height in sizes), default=tile)
+    high = max((round(tile * height / max(width, height)) for width, height in sizes), default=tile)
+    return max(1, wide), max(1, high)
+
+
 def _place(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image | None, x: int, y: int, tile: int
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    image: Image.Image | None,
+    x: int,
+    y: int,
+    cell: tuple[int, int],
 ) -> None:
     if image is None:
-        draw.rectangle((x, y, x + tile - 1, y + tile - 1), EMPTY)
+        draw.rectangle((x, y, x + cell[0] - 1, y + cell[1] - 1), EMPTY)
         return
-    fitted = ImageOps.contain(image.convert("RGB"), (tile, tile), Image.Resampling.LANCZOS)
-    canvas.paste(fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2))
+    fitted = ImageOps.contain(image.convert("RGB"), cell, Image.Resampling.LANCZOS)
+    canvas.paste(fitted, (x + (cell[0] - fitted.width) // 2, y + (cell[1] - fitted.height) // 2))
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class TextBatches:
 
 
 def draw_bucket(counts: Sequence[int], generator: Generator) -> int:
-    """Which of several buckets a step is of, each as likely as it has samples; nothing is drawn for one alone."""
+    """Which bucket a step is of, each as likely as it has samples; of one alone nothing is drawn."""
     if len(counts) == 1:
         return 0
     drawn = int(torch.randint(sum(counts), (), generator=generator))

@@ -109,9 +109,9 @@ class ImagePairs(Source):
     def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
         """See `Source.of`."""
         config = run.config
-        folders = run.source_folder, run.target_folder
         multiple = pixel_multiple_at(config.pretrained_model_name_or_path)
-        return cls(*folders, config.resolution, config.resize, config.pair_count, config.align, multiple)
+        how = config.resolution, config.resize, config.pair_count, config.align, multiple
+        return cls(run.source_folder, run.target_folder, *how)
 
     def paths(self) -> dict[str, Path]:
         """See `Source.paths`."""
@@ -128,8 +128,8 @@ class ImagePairs(Source):
         """The pairs' pixels."""
         from utils.data.pairs import load_pairs
 
-        folders = self.source_folder, self.target_folder
-        return load_pairs(*folders, self.resolution, self.resize, self.count, self.align, self.multiple)
+        how = self.resolution, self.resize, self.count, self.align, self.multiple
+        return load_pairs(self.source_folder, self.target_folder, *how)
 
     def read(self) -> None:
         """See `Source.read`."""
