@@ -110,7 +110,8 @@ def _check_fits(cells: Sequence[Cell], amounts: bool) -> None:
 
 def _check_sources(cells: Sequence[Cell]) -> None:
     """Raise `UserError`, before hours of training, for pairs, prompts or attributes that are not there."""
-    from tinyflux.judge import attribute_of
+    from tinyflux.judge import attribute_of, face_probe
+    from utils.measure.judges import judge_of
     from utils.study.worker import all_pairs
 
     for run in (cell.run for cell in cells):
@@ -119,8 +120,21 @@ def _check_sources(cells: Sequence[Cell]) -> None:
                 f"datasets: expected attributes that the probe reads, found {run.dataset!r}; one judge "
                 "sees all of a study: judge=pairs does any edit"
             )
-    for source in {source for cell in cells for source in (cell.source, all_pairs(cell.run))}:
+    pairs = {all_pairs(cell.run): cell.run for cell in cells}
+    for source in {*pairs, *(cell.source for cell in cells)}:
         source.read()
+
+    # Pairs of a size that the probe does not read would have another judge than the rest.
+    probed = {source: run for source, run in pairs.items() if run.config.judge == "probe"}
+    judges = {
+        judge_of(run.config, face_probe(run.dataset), source.pairs): run.dataset
+        for source, run in probed.items()
+    }
+    if len(judges) > 1:
+        raise UserError(
+            f"datasets: expected pairs of a size that the probe reads, found others in {judges['pairs']!r}; "
+            "one judge sees all of a study: judge=pairs does any size"
+        )
 
 
 def worker(

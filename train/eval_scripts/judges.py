@@ -49,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         list_runs(runs, lambda run: {"lora": run.lora_paths[0]})
         return 0
     check_loras(runs, experiment.command("train_image_script.py"))
-    if strange := [run.dataset for run in runs if face_probe(run.dataset) is None]:
-        raise UserError(f"datasets: expected attributes that the probe reads, found {strange[0]}")
+    for run in runs:
+        if (probe := face_probe(run.dataset)) is None:
+            raise UserError(f"datasets: expected attributes that the probe reads, found {run.dataset}")
+        probe.check_size(*run.config.image_size)
     check_writable(options.out)
 
     from utils.report.tables import markdown_table, write_records

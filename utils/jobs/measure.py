@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from utils.arguments import Parser, path_at_scale, path_option, whole
 from utils.config.runs import Run
-from utils.data.buckets import size_text
 from utils.errors import UserError
 from utils.files import remove_unfinished
 from utils.generation.prompts_and_seeds import choose_seeds
@@ -110,7 +109,7 @@ def measure_images(
     judges = [judge_of(config, probe, own) for probe, own in zip(probes, pairs, strict=True)]
     for of_run, probe, judge in zip(series, probes, judges, strict=True):
         if probe is not None and judge == "probe":
-            _check_size(of_run, probe)
+            probe.check_size(*of_run.size)
     out = options.out or folder_of(experiment)
     check_writable(out)
     remove_unfinished(out, own=False)
@@ -218,15 +217,6 @@ def _doubts(run: Run) -> list[str]:
 
     own = "" if run.config.use_trained_lora_path else trained_otherwise(run)
     return [*doubts(run), *([own] if own else [])]
-
-
-def _check_size(series: ImageSeries, probe: Probe) -> None:
-    """The probe reads images of its own world's size alone; raises `UserError` for others."""
-    if not probe.fits(*series.size):
-        raise UserError(
-            f"judge probe: expected images of {probe.resolution} x {probe.resolution}, found "
-            f"{size_text(series.size)}; judge=pairs measures those of any size"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:

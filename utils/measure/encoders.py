@@ -104,9 +104,12 @@ class FaceEmbedder:
         self._run = lambda faces: torch.from_numpy(session.run(None, {inputs.name: faces})[0])
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embeddings (B, D) of images (B, 3, H, H)."""
+        """Embeddings (B, D) of images (B, 3, H, H); `UserError` for others."""
         if images.ndim == 4 and images.shape[2] != images.shape[3]:
-            raise ValueError(f"expected square images of aligned faces, found {tuple(images.shape)}")
+            raise UserError(
+                f"arcface: expected square images of aligned faces, found {images.shape[3]} x "
+                f'{images.shape[2]}; arcface_weights="" goes without'
+            )
         # (x - 127.5) / 127.5 of 8 bit is in [-1, 1] as well
         faces = _in_batches(lambda x: self._run(_resized(x.cpu(), 112, "bilinear").numpy()), images, 1)
         return normalize(faces, dim=-1)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from utils.config.schema import Config
+from utils.data.buckets import size_text
 from utils.data.pairs import ImagePair
 from utils.data.pixels import covering
+from utils.errors import UserError
 from utils.measure.encoders import ENCODERS, load
 from utils.measure.metrics import Readings
 
@@ -43,6 +45,14 @@ class Probe:
     def fits(self, width: int, height: int) -> bool:
         """Whether it reads images of that size."""
         return self.resolution == 0 or width == height == self.resolution
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise `UserError` for images of a size that it does not read."""
+        if not self.fits(width, height):
+            own, found = size_text((self.resolution, self.resolution)), size_text((width, height))
+            raise UserError(
+                f"judge probe: expected images of {own}, found {found}; judge=pairs measures those of any size"
+            )
 
 
 Views = Callable[[Tensor], Sequence[Tensor]]

@@ -86,6 +86,8 @@ class ProbeJudge(Judge):
         self.probe = probe
         self.names = f"{probe.edited}, moved", "leak", "probe distance"
         self.edited, self.changed = probe.edited, probe.changed
+        for pair in pairs:
+            probe.check_size(pair.source.shape[2], pair.source.shape[1])
         source, target = (probe.read(side)[probe.edited].mean() for side in stacked(pairs))
         self.pair_difference = (target - source).item()
         if self.pair_difference == 0:

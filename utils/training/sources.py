@@ -159,10 +159,8 @@ class Photograph(Source):
     """One photograph.
 
     Attributes:
-        path: its file.
-        resolution: pixels a side of the square of the area that is learned.
+        path, resolution, resize, multiple: see `load_photo`.
         pixels: in place of the file, for a picture that was never in one.
-        resize, multiple: see `load_photo`.
     """
 
     kind: ClassVar[str] = "one photograph"
