@@ -41,7 +41,7 @@ def test_what_a_lora_depends_on_is_said_by_the_group() -> None:
     assert sum(map(len, groups().values())) == len(KEYS)
     # what a study's cell depends on beyond its LoRA: what it is drawn from, and what measures it
     assert depends_on("measured") - TRAINS == {
-        *("prompt", "use_prompts_file", "prompts_file", "skips", "judge", "locality"),
+        *("prompt", "use_prompts_file", "prompts_file", "skips", "judge", "locality", "width", "height"),
         *(key for key in KEYS if key.endswith("_weights")),
     }
     assert depends_on("measured") >= TRAINS

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tests.measure.mini_encoders import CPU, loaded, missing, photo, pil_resized, to_pil
+from utils.errors import UserError
 from utils.measure.encoders import FaceEmbedder, load
 
 
@@ -79,7 +80,7 @@ def test_faces_are_brought_to_112_as_pillow_does():
 def test_face_network_of_another_input_and_faces_not_square_are_refused():
     with pytest.raises(ValueError, match=r"found \[1, 3, 224, 224\]"):
         FaceEmbedder(Session((1, 3, 224, 224)))
-    with pytest.raises(ValueError, match="square"):
+    with pytest.raises(UserError, match=r"arcface: expected square images .*, found 100 x 112"):
         FaceEmbedder(Session()).embed(torch.zeros(1, 3, 112, 100))
 
 

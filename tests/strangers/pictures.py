@@ -76,7 +76,7 @@ def heic(folder: Path) -> None:
 @case("the edited square of a wide photograph ends in no edge")
 def feathered(folder: Path) -> None:
     Image.new("RGB", (96, 64), (80, 80, 80)).save(folder / "a.png")
-    photo = load_photo(folder / "a.png", 64)
+    photo = load_photo(folder / "a.png", 64, "center_crop")
     flat = torch.zeros(3, 64, 64)
     row = np.asarray(photo.with_change(flat, flat + 20 / 127.5))[32, :, 0].astype(int)
     assert np.abs(np.diff(row)).max() <= 4

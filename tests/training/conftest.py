@@ -9,8 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.conftest import MINI_RESOLUTION
 from tests.training.processes import ARGUMENTS, FSDP, PATHS, Launch, environment, free_port, in_folder
+from utils.data.pairs import ImagePair
+
+
+@pytest.fixture
+def mixed_pairs(pairs: list[ImagePair]) -> list[ImagePair]:
+    """Those of the miniature's resolution, and a wide and a tall one of noise."""
+    generator = torch.Generator().manual_seed(1)
+    side, more = MINI_RESOLUTION, list(pairs)
+    for stem, height, width in (("wide", side // 2, side + side // 2), ("tall", side + side // 2, side // 2)):
+        source, target = torch.rand(2, 3, height, width, generator=generator) * 2 - 1
+        more.append(ImagePair(stem, source, target, Path("a"), Path("b")))
+    return more
 
 
 @pytest.fixture

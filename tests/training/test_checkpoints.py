@@ -97,10 +97,12 @@ def test_without_resume_it_begins_anew(tmp_path, mini_flux_loaded, pairs, monkey
 def test_an_interrupt_ends_the_step_saves_and_leaves(
     tmp_path,
     mini_flux_loaded,
-    pairs,
+    mixed_pairs,
     monkeypatch,
     number,
 ):
+    """Of pairs of several sizes, too."""
+    pairs = mixed_pairs
     whole = make_run(tmp_path / "whole", **SETTINGS)
     learn(whole, mini_flux_loaded, pairs, objective_of(whole))
     run = make_run(tmp_path / "parts", resume=True, **SETTINGS)

@@ -68,7 +68,7 @@ class Config:
     source_folder: str = key(DATA, "source", "images before the edit", **A_PATH)
     target_folder: str = key(DATA, "target", "images after it", **A_PATH)
     pair_count: int = key(DATA, 0, "how many of the pairs to learn from, the first in order; 0: all", ge=0, by_plan=True)
-    resize: str = key(DATA, "error", "error: images keep their aspect ratio, a pair of unequal sizes is refused; the others make all the square, of the whole image or its middle", one_of=("error", "stretch", "center_crop"))
+    resize: str = key(DATA, "error", "error: any aspect ratio, and unequal sizes in a pair are one; the others make squares", one_of=("error", "stretch", "center_crop"))
     align: str = key(DATA, "none", "shift: a target that lies some pixels off its source is moved back", one_of=("none", "shift"))
 
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
@@ -107,8 +107,8 @@ class Config:
     use_prompts_file: bool = key(GENERATION, False, "the prompts of prompts_file in turn, one a seed, in place of prompt")
     prompts_file: list[str] = key(GENERATION, ["prompts-person.yaml"], "YAML lists in prompts/, one a dataset", filled=True, check=is_path, expected="at least one entry", path=True)
     skips: list[int] = key(GENERATION, [14], "step index from which the adapter is active, a row each", ge=0, filled=True)
-    width: int = key(GENERATION, 0, "pixels of generated images, photographs' edits have their own; 0: resolution", ge=0, le=8192)
-    height: int = key(GENERATION, 0, "pixels of generated images; 0: resolution", ge=0, le=8192)
+    width: int = key(GENERATION, 0, "of generated images, in pixels; 0: resolution", ge=0, le=8192)
+    height: int = key(GENERATION, 0, "of generated images, in pixels; 0: resolution", ge=0, le=8192)
     locality: bool = key(GENERATION, False, "hold edited images to the unedited one where the edit does little; not for styles")
 
     use_trained_lora_path: bool = key(IMAGES, False, "apply trained_lora_path in place of each run's own LoRA")

@@ -51,7 +51,7 @@ class Probe:
         if not self.fits(width, height):
             own, found = size_text((self.resolution, self.resolution)), size_text((width, height))
             raise UserError(
-                f"judge probe: expected images of {own}, found {found}; judge=pairs measures those of any size"
+                f"judge probe: expected images of {own}, found {found}; judge=pairs takes any size"
             )
 
 
