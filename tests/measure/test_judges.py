@@ -158,6 +158,24 @@ def test_images_of_another_size_are_judged_at_the_pairs():
     assert judge.strength(*larger).tolist() == pytest.approx(judge.strength(before, after).tolist(), abs=1e-5)
 
 
+def test_images_of_another_ratio_are_judged_by_their_middle():
+    judge, before = PairsJudge(colours, PAIRS), flat((0, 0.5, 0), (0, -0.5, 0))
+    after = before.clone()
+    after[:, 0] = 1
+    beside = torch.rand_like(before)
+    wide = [torch.cat([beside, images, beside], dim=3) for images in (before, after)]
+    assert judge.strength(*wide).tolist() == judge.strength(before, after).tolist()
+
+
+def test_pairs_of_several_sizes_are_stacked_at_the_most_common():
+    tall = ImagePair("t", torch.rand(3, 32, 16), torch.rand(3, 32, 16), Path("a"), Path("b"))
+    sources, targets = stacked([tall, *TWO_PAIRS])
+    assert sources.shape == targets.shape == (3, 3, 16, 16)
+    assert torch.equal(sources[0], tall.source[:, 8:24])
+    assert torch.equal(targets[0], tall.target[:, 8:24])
+    assert torch.equal(sources[1], TWO_PAIRS[0].source)
+
+
 def test_every_judge_is_built_from_what_it_needs():
     assert {*JUDGES} == {*choices("judge")}
     with_probe, without = Instruments(LACKING, PROBE, colours), Instruments(TOOLS, None, colours)

@@ -10,6 +10,7 @@ from PIL import Image, ImageChops
 from utils.data.pixels import to_images
 from utils.report.figures import (
     COLOURS,
+    GAP,
     Grid,
     Plot,
     Series,
@@ -61,6 +62,18 @@ def test_a_grid_puts_every_image_in_its_own_cell() -> None:
 def test_images_keep_their_aspect() -> None:
     left, top, right, bottom = bounds(draw_grid(Grid([[tile("red", (32, 16))]]), tile=64), (255, 0, 0))
     assert (right - left, bottom - top) == (64, 32)
+
+
+def test_cells_are_as_wide_and_high_as_the_images_need() -> None:
+    rows = [[tile("red", (16, 32)), tile("lime", (16, 32))], [None, tile("blue", (8, 16))]]
+    picture = draw_grid(Grid(rows), tile=64)
+    red, lime, blue = (bounds(picture, c) for c in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    assert (red[2] - red[0], red[3] - red[1]) == (blue[2] - blue[0], blue[3] - blue[1]) == (32, 64)
+    assert lime[0] - red[2] == blue[1] - lime[3] == GAP
+    mixed = draw_grid(Grid([[tile("red", (32, 16)), tile("lime", (16, 32))]]), tile=64)
+    red, lime = (bounds(mixed, c) for c in ((255, 0, 0), (0, 255, 0)))
+    assert (red[2] - red[0], red[3] - red[1]) == (64, 32)
+    assert (lime[2] - lime[0], lime[3] - lime[1]) == (32, 64)
 
 
 def test_labels_and_captions_make_room_for_themselves() -> None:

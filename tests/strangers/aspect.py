@@ -18,8 +18,11 @@ from utils.data.buckets import Buckets
 from utils.data.pair_checks import in_words, look_at
 from utils.data.pair_sheet import pair_sheet
 from utils.data.pairs import load_pairs
+from utils.jobs.amounts import BaseShape, least_bytes
+from utils.jobs.prepare import check_fits
 from utils.measure.instruments import Instruments, Probe
 from utils.measure.judges import build_judge, judge_of
+from utils.models.families import FAMILIES
 from utils.training.sources import ImagePairs, Photograph
 
 TALL, WIDE, SQUARE = (90, 160), (150, 100), (64, 64)
@@ -112,6 +115,27 @@ def strip(folder: Path) -> None:
     ]
     assert all(line.startswith(f"{path}: expected an aspect ratio that a size takes") for line in words)
     assert all(line.endswith("found 4000 x 4; crop it first") for line in words)
+
+
+@case("what width and height ask of the machine is counted under their names, what training asks is not")
+def amounts(folder: Path) -> None:
+    small, shape = (
+        Config(width=64, height=64),
+        BaseShape(width=64, blocks=2, text_heads=1, channels=8, pixels=16),
+    )
+    large = replace(small, width=6400)
+    for config in (small, large):
+        assert least_bytes(config, shape, training=True) == least_bytes(Config(), shape, training=True)
+        assert "resolution" not in least_bytes(config, shape, training=False)
+    keys = "width, height"
+    few, many = (least_bytes(config, shape, training=False)[keys] for config in (small, large))
+    assert many == 100 * few
+
+
+@case("a width that is no multiple of the base's is refused by its name")
+def no_multiple(folder: Path) -> None:
+    words = said(check_fits, replace(Config(), width=100), FAMILIES["flux1"])
+    assert words == "width: expected a multiple of 16, found 100"
 
 
 @case("pairs and images of a size that the probe does not read are judged by the pairs, or said in a line")

@@ -36,7 +36,8 @@ def images(folder: Path) -> None:
 def image_settings(folder: Path) -> None:
     run = make_run(folder)
     train(run)
-    for changes in ({"guidance_scale": 2.0}, {"prompt": ["image of a person!"]}, {"resolution": 256}):
+    others = {"guidance_scale": 2.0}, {"prompt": ["image of a person!"]}, {"resolution": 256}
+    for changes in (*others, {"width": 256}, {"locality": True}):
         first = draw(run)
         draw(make_run(folder, **changes), 1.0)
         assert not first.exists(), changes
@@ -51,6 +52,23 @@ def image_settings(folder: Path) -> None:
         (run.seeds_folder / "made_with.json").write_text(damage)
         draw(run, 1.0)
         assert not first.exists()
+
+
+@case("images from before there were width, height and locality are those of their defaults")
+def newer_keys(folder: Path) -> None:
+    run = make_run(folder)
+    train(run)
+    kept = run.seeds_folder / "made_with.json"
+    first = draw(run)
+    content = json.loads(kept.read_text())
+    for key in ("width", "height", "locality"):
+        del content["settings"][key]
+    kept.write_text(json.dumps(content))
+    draw(run, 1.0)
+    assert first.exists()
+    kept.write_text(json.dumps(content))
+    draw(make_run(folder, height=256), 1.0)
+    assert not first.exists()
 
 
 @case("images of another LoRA are not measured as the run's, nor of unknown origin without a word")

@@ -29,7 +29,7 @@ def photos(site: Path, script: Script) -> Path:
         f"train_iteration: 2\nsave_per_steps: 2\nscales: 0,1,-1\nsemantic_lora_path: {EDIT}\ncount_gen: 2\n"
     )
     (site / "datasets/real/source").mkdir(parents=True)
-    for stem, size in (("610", (48, 32)), ("wide", (32, 56))):
+    for stem, size in (("610", (52, 32)), ("wide", (32, 56))):
         pixels = np.random.default_rng(len(stem)).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(site / f"datasets/real/source/{stem}.png")
     assert script("train_image_script", "--c=mini", "datasets=age", "lr=0.05")[0] == 0
@@ -53,7 +53,7 @@ def test_train_then_edit(photos: Path, script: Script, loads: list) -> None:
 
     status, out, err = script("gen_image_real_script", "--c=real", "skips=[0,2]")
     assert status == 0, err
-    for stem, size in (("610", (48, 32)), ("wide", (32, 56))):
+    for stem, size in (("610", (52, 32)), ("wide", (32, 56))):
         folder = edits(stem, "lora")
         page = (folder / "index.html").read_text(encoding="utf-8")
         assert f"<td>{EDIT}, real_{stem}_4inf_2epoch.safetensors</td>" in page
@@ -61,6 +61,9 @@ def test_train_then_edit(photos: Path, script: Script, loads: list) -> None:
         assert {path.name for path in (folder / "6666").glob("*.png")} == names
         assert {path.name for path in (folder / "6666/whole").glob("*.png")} == names
         assert (folder / "6666.png").is_file()
+        edited = Image.open(folder / "6666/skip0_scale1.00.png").size
+        assert edited == ((32, 48) if stem == "wide" else (48, 32))  # 32^2 pixels of its own aspect ratio
+        assert f"<td>{edited[0]} x {edited[1]} pixels</td>" in page
         whole = Image.open(folder / "6666/whole/skip0_scale0.00.png")
         assert whole.size == size
         assert whole.tobytes() == Image.open(f"datasets/real/source/{stem}.png").tobytes()

@@ -195,12 +195,15 @@ def test_a_failing_run_is_reported_and_the_others_go_on(
 
 def test_a_gif_of_the_slider_for_each_seed_and_skip(site: Path, script: Script) -> None:
     script("train_image_script", "--c=mini", "datasets=age")
-    wanted = ("datasets=age", "save_gif=1", "skips=[1,2]", "count_gen=1")
+    wanted = ("datasets=age", "save_gif=1", "skips=[1,2]", "count_gen=1", "width=48", "locality=1")
     assert script("gen_image_script", "--c=mini", *wanted)[0] == 0
     gifs = sorted(Path("output/eval/image").rglob("*.gif"))
     assert [path.name for path in gifs] == ["6666_skip1.gif", "6666_skip2.gif"]
     with Image.open(gifs[0]) as gif:
         assert gif.n_frames == 4  # scales -1, 0, 0.5 and back over 0
+        assert gif.size == (48, 32)
+    page = next(Path("output/eval/image").rglob("index.html")).read_text(encoding="utf-8")
+    assert "<td>48 x 32 pixels</td>" in page
 
 
 def test_two_loras_act_together_each_at_its_own_scales(site: Path, script: Script) -> None:
