@@ -18,6 +18,7 @@ from utils.data.pixels import to_images
 from utils.files import write_atomically
 from utils.flow.sampling import sweep_forwards
 from utils.generation.sweep import applied_lora, sweep_batches
+from utils.lora.spread import with_locality
 from utils.measure.judges import Judge
 from utils.measure.metrics import EditReport, edit_rows, edit_table
 from utils.models.base import Base, PromptEmbeds
@@ -68,6 +69,7 @@ def measure(
         UserError: the LoRA is missing or does not fit, or the pairs do not differ.
         ValueError: all that `sweep_batches` refuses.
     """
+    run = with_locality(run, run.lora_paths[:1])
     config, skip = run.config, run.config.skips[0]
     scales = sorted(set(scales))
     images: dict[float, list[Tensor]] = {scale: [] for scale in scales}

@@ -19,6 +19,7 @@ from utils.data.photos import Photo
 from utils.data.pixels import to_images
 from utils.files import write_atomically
 from utils.generation.sweep import Sweep, applied_lora, edit_photo
+from utils.lora.spread import with_locality
 from utils.measure.metrics import Readings, leakage, psnr
 from utils.models.base import Base, PromptEmbeds
 from utils.records import read_record
@@ -91,13 +92,15 @@ def measure_inversion(
     # Every edit on every portrait.
     measured = []
     for number, (name, path) in enumerate(edits.items()):
+        locality = with_locality(runs[0], [path]).config.locality
         sweeps, started = [], time.perf_counter()
         with applied_lora(base.transformer, path, other_base=config.other_base):
             for index, (run, photo) in enumerate(zip(runs, photos, strict=True)):
                 with ExitStack() as loras:
                     if inversion == "lora":
                         loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
-                    sweeps.append(edit_photo(run, base, photo, index, embeds[run.prompt]))
+                    own = replace(run, config=replace(run.config, locality=locality))
+                    sweeps.append(edit_photo(own, base, photo, index, embeds[run.prompt]))
 
         # Against the truth, which the world renders.
         sweep_seconds = (time.perf_counter() - started) / portraits / len(config.skips)

@@ -122,23 +122,6 @@ def test_unequal_sizes_need_a_resize_rule(folders: tuple[Path, Path]) -> None:
         assert load_pairs(*folders, 8, rule)[0].target.shape == (3, 8, 8)
 
 
-def test_an_image_keeps_its_aspect_ratio_or_becomes_the_square(tmp_path: Path) -> None:
-    path = tmp_path / "wide.png"
-    image = Image.new("RGB", (24, 8), "black")
-    image.paste((255, 255, 255), (8, 0, 16, 8))  # black, white, black thirds
-    image.save(path)
-    whole = load_image(path, 64, multiple=2)
-    assert whole.shape == (3, 36, 110)  # 64^2 pixels, as far as even numbers go
-    assert whole[:, :, 0].max() == -1
-    assert whole[:, :, -1].max() == -1
-    assert whole[:, :, 55].min() == 1
-    assert (load_image(path, 8, "center_crop") == 1).all()
-    stretched = load_image(path, 24, "stretch")
-    assert stretched.shape == (3, 24, 24)
-    assert stretched[:, :, 0].max() == -1
-    assert stretched[:, :, 12].min() == 1
-
-
 def test_what_is_left_over_is_cropped_in_the_middle_and_not_stretched(tmp_path: Path) -> None:
     """A circle stays one, and lies in the middle; both images of a pair are cut alike."""
     image = Image.new("RGB", (300, 200), "black")
@@ -161,16 +144,6 @@ def test_pairs_of_a_dataset_may_have_sizes_of_their_own(folders: tuple[Path, Pat
         save(side / "2.png", size=(90, 160))
     sizes = [pair.source.shape for pair in load_pairs(*folders, 64, multiple=16)]
     assert sizes == [(3, 80, 48), (3, 64, 64)]
-
-
-def test_a_square_image_has_the_pixels_of_a_plain_resize(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    for resolution in (32, 50, 64):
-        plain = Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.LANCZOS)
-        expected = torch.from_numpy(np.array(plain, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
-        for rule in ("error", "stretch", "center_crop"):
-            assert torch.equal(load_image(tmp_path / "a.png", resolution, rule), expected)
 
 
 # --- files that are no images ---

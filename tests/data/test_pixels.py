@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from tests.data.test_profiles import ADOBE_RGB, COLOR, pixel, profile
 from tests.train.fuzzing.pictures import bomb
-from utils.data.pixels import read_rgb
+from utils.data.pixels import load_image, read_rgb
 from utils.data.salvage import without_metadata
 from utils.errors import UserError
 from utils.files import FORMATS, SUFFIXES, find_images
@@ -198,3 +199,33 @@ def test_an_heic_without_its_reader_says_what_to_install(
             UserError, match=r"found an HEIC; pip install -e '\.\[heic\]' installs what reads it"
         ):
             read_rgb(tmp_path / name)
+
+
+# --- sizes ---
+
+
+def test_an_image_keeps_its_aspect_ratio_or_becomes_the_square(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    image = Image.new("RGB", (24, 8), "black")
+    image.paste((255, 255, 255), (8, 0, 16, 8))  # black, white, black thirds
+    image.save(path)
+    whole = load_image(path, 64, multiple=2)
+    assert whole.shape == (3, 36, 110)  # 64^2 pixels, as far as even numbers go
+    assert whole[:, :, 0].max() == -1
+    assert whole[:, :, -1].max() == -1
+    assert whole[:, :, 55].min() == 1
+    assert (load_image(path, 8, "center_crop") == 1).all()
+    stretched = load_image(path, 24, "stretch")
+    assert stretched.shape == (3, 24, 24)
+    assert stretched[:, :, 0].max() == -1
+    assert stretched[:, :, 12].min() == 1
+
+
+def test_a_square_image_has_the_pixels_of_a_plain_resize(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for resolution in (32, 50, 64):
+        plain = Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.LANCZOS)
+        expected = torch.from_numpy(np.array(plain, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+        for rule in ("error", "stretch", "center_crop"):
+            assert torch.equal(load_image(tmp_path / "a.png", resolution, rule), expected)

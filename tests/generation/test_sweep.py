@@ -10,12 +10,15 @@ import torch
 from PIL import Image
 
 from tests.conftest import MINI_RESOLUTION, MINI_SEQUENCE_LENGTH
-from utils.config.runs import Run, expand_runs
+from utils.config.runs import RealRun, Run, expand_runs
 from utils.config.schema import Config
+from utils.data.photos import Photo
+from utils.data.pixels import to_images
 from utils.errors import UserError
 from utils.flow.sampling import sweep_forwards
+from utils.generation import sweep
 from utils.generation.gallery import write_images
-from utils.generation.sweep import applied_lora, sweep_images
+from utils.generation.sweep import applied_lora, edit_photo, sweep_images
 from utils.lora.files import save_lora
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
 from utils.models.base import Base, PromptEmbeds
@@ -139,3 +142,25 @@ def test_files_and_grids(mini_flux_loaded: Base, lora: Path, tmp_path: Path) -> 
 
 def written(run: Run) -> set[str]:
     return {str(path.relative_to(run.seeds_folder)) for path in run.seeds_folder.rglob("*") if path.is_file()}
+
+
+def test_a_photograph_is_held_to_its_reconstruction(
+    mini_flux_loaded: Base, lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, decoded = mini_flux_loaded, []
+    monkeypatch.setattr(sweep, "Locality", lambda: lambda unedited, edited: torch.lerp(unedited, edited, 0.5))
+    monkeypatch.setattr(base, "decode_latents", lambda latents: decoded.append(latents) or latents)
+    pixels = torch.linspace(-1, 1, 3 * MINI_RESOLUTION**2).reshape(3, MINI_RESOLUTION, MINI_RESOLUTION)
+    photo = Photo(to_images(pixels[None])[0], pixels, (0, 0, MINI_RESOLUTION, MINI_RESOLUTION))
+
+    def latents(locality: bool) -> list[torch.Tensor]:
+        decoded.clear()
+        config = replace(CONFIG, inversion="flowedit", skips=[1], locality=locality)
+        edit_photo(RealRun(config, "real", 1.0, 1), base, photo, 0, encode(base, ""))
+        return list(decoded)
+
+    with applied_lora(base.transformer, lora):
+        free, held = latents(locality=False), latents(locality=True)
+    assert torch.equal(held[0], free[0])
+    torch.testing.assert_close(held[1], (free[0] + free[1]) / 2)
+    assert not torch.allclose(held[1], free[1])

@@ -30,7 +30,7 @@ BAD_PAIRS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("zero bytes", "source/1"): ("source/1.png: expected an image, found an empty file",),
     ("text", "target/1"): ("target/1.png: expected a readable image",),
     ("48 48", "target/0"): ("target/0.png", "32 x 32", "48 x 48", "resize="),
-    ("64 32", "source/0", "target/0"): ("source/0.png: expected a square image", "64 x 32", "resize="),
+    ("64 2", "source/0", "target/0"): ("source/0.png: expected an aspect ratio that a size takes", "64 x 2"),
 }
 
 

@@ -168,6 +168,7 @@ def test_judges_are_compared_at_scales_in_any_order(
     lora: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("judges")
+    monkeypatch.setattr(module, "face_probe", lambda dataset: Probe(dict, torch.Tensor, dataset))
     monkeypatch.setattr(module, "instruments_of", lambda *_: None)
     monkeypatch.setattr(module, "drawn_at", lambda *arguments: arguments[-1])
     monkeypatch.setattr(module, "_by_judge", lambda run, _, scales: [torch.tensor([scales])] * 2)

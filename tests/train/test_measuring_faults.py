@@ -62,8 +62,8 @@ def test_faults_are_told_before_anything_is_loaded(
             "datasets=age",
             "--at=0=odd",
             "--at=1=odd",
-        ): "expected images of 32 x 32 (resolution), found 32 x 48",
-        ("datasets=age", "--at=0=large", "--at=1=large"): "expected images of 32 x 32 (resolution), found 64",
+        ): "expected images of 32 x 32, found 32 x 48",
+        ("datasets=age", "--at=0=large", "--at=1=large"): "expected images of 32 x 32, found 64",
         # which run
         ("--images=elsewhere",): "--images, --at: expected a config of one run, found 2; name one dataset",
         (f"--at=0={folder}/source", f"--at=1={folder}/target"): "expected a config of one run, found 2",

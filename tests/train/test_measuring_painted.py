@@ -175,6 +175,14 @@ def test_images_as_a_set(measure: Script, painted: Path) -> None:
     assert means("distribution", "0")["FID probe"] > 1e-3
 
 
+def test_images_wider_than_the_probe_reads(measure: Script, painted: Path) -> None:
+    for path in painted.rglob("*.png"):
+        Image.open(path).resize((48, 32)).save(path)
+    status, out, err = measure("distribution", "datasets=age", "width=48", *REFERENCE)
+    assert (status, err) == (0, "")
+    assert "probe: not available: it reads images of 32 x 32, these are of 48 x 32" in out
+
+
 def test_which_images(measure: Script, painted: Path) -> None:
     for skip in (2, 3):
         paint_slider(painted, skip, (0, 1))

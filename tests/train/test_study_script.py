@@ -199,6 +199,18 @@ def test_perfect_and_idle_editors_come_out_at_the_ends(
     assert "not reached" not in rows["train_image"]
 
 
+def test_one_judge_sees_pairs_of_all_sizes(
+    compare: Callable, loads: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in Path("datasets/smile").rglob("*.png"):
+        Image.new("RGB", (90, 40), Image.open(path).getpixel((0, 0))).save(path)
+    probe = Probe(read, torch.Tensor.flatten, "age", (), resolution=32)
+    monkeypatch.setattr("tinyflux.judge.face_probe", lambda dataset: probe)
+    status, _, err = compare("methods=[train_image]", "noise_scales={}", "datasets=[age,smile]")
+    assert (status, loads) == (2, [])
+    assert "a size that the probe reads, found others in 'smile'; one judge sees all" in err
+
+
 def test_dry_run_and_bad_plans_load_nothing(compare: Callable, loads: list, site: Path) -> None:
     status, out, _ = compare("--dry-run")
     assert (status, loads) == (0, [])

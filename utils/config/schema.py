@@ -134,7 +134,7 @@ class Config:
     skips: list[int] = key(GENERATION, [14], "step index from which the adapter is active, a row each", ge=0, filled=True)
     width: int = key(GENERATION, 0, "of generated images, in pixels; 0: resolution", ge=0, le=8192)
     height: int = key(GENERATION, 0, "of generated images, in pixels; 0: resolution", ge=0, le=8192)
-    locality: bool = key(GENERATION, False, "hold edited images to the unedited one where the edit does little; not for styles")
+    locality: bool = key(GENERATION, False, "hold edited images to the unedited one where the edit does little; off for styles")
 
     use_trained_lora_path: bool = key(IMAGES, False, "apply trained_lora_path in place of each run's own LoRA")
     trained_lora_path: list[str] = key(IMAGES, [], "LoRA files; several act together", commas=False, check=is_path, expected="a list of paths", path=True)

@@ -212,5 +212,7 @@ def edit_photo(run: RealRun, base: Base, photo: Photo, seed: int, embeds: Prompt
     edits: Sweep[float] = {}
     for skip in config.skips:
         latents = inversion_of(config).edit(fields, x_0, sigmas, skip, scales, noise)
+        if hold := hold_of(config):  # at the end: what runs along differs from inversion to inversion
+            latents = {scale: hold(latents[0.0], edited) for scale, edited in latents.items()}
         edits[skip] = {scale: base.decode_latents(edited).cpu() for scale, edited in latents.items()}
     return edits

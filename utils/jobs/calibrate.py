@@ -14,6 +14,7 @@ from utils.config.runs import Run
 from utils.errors import UserError
 from utils.generation.prompts_and_seeds import choose_prompts
 from utils.lora.calibration import Calibration
+from utils.lora.spread import with_locality
 from utils.machine import launched
 from utils.training.sources import ImagePairs, Source
 
@@ -113,7 +114,7 @@ def drawn_at(
     from utils.generation.sweep import applied_lora, sweep_images
     from utils.models.base import PromptEmbeds
 
-    config, skip = run.config, run.config.skips[0]
+    config, skip = with_locality(run, [lora]).config, run.config.skips[0]
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in identities_prompts(run, identities)])
     with applied_lora(base.transformer, lora, other_base=config.other_base):

@@ -18,6 +18,7 @@ from utils.generation.prompts_and_seeds import (
 )
 from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
+from utils.lora.spread import with_locality
 from utils.machine import check_writable, heavy_imports
 from utils.training.claims import trained_otherwise
 
@@ -48,7 +49,7 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
     seeds = choose_seeds(experiment.config)
     prompts = {run.name: choose_prompts(run, seeds) for run in experiment.runs}
     check_loras(experiment.runs, experiment.command(train_script))
-    runs = [with_scales(run, run.lora_paths) for run in experiment.runs]
+    runs = [with_locality(with_scales(run, run.lora_paths), run.lora_paths) for run in experiment.runs]
     for run in experiment.runs:
         check_writable(run.seeds_folder)
     if not experiment.config.use_trained_lora_path:
@@ -103,7 +104,8 @@ def generate_photographs(experiment: Experiment, train_script: str, measuring: s
         )
         return 0
     check_semantic_lora(experiment.config)
-    runs = [with_scales(run, [Path(experiment.config.semantic_lora_path)]) for run in runs]
+    edit = [Path(experiment.config.semantic_lora_path)]
+    runs = [with_locality(with_scales(run, edit), edit) for run in runs]
     if experiment.config.inversion == "lora":
         check_loras(runs, experiment.command(train_script))
     seeds = choose_seeds(experiment.config)

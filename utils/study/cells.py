@@ -25,6 +25,7 @@ from utils.files import move_aside, write_atomically
 from utils.generation.gallery_reader import ImageSeries
 from utils.generation.sweep import applied_lora, sweep_images
 from utils.hashes import lora_hash
+from utils.lora.spread import with_locality
 from utils.measure.encoders import Unavailable
 from utils.measure.judges import Judge
 from utils.measure.measures import Measures, evaluate, pairwise_distances
@@ -169,6 +170,7 @@ def measure_cell(
         inputs: hash of what the cell learned from.
     """
     run, skip = cell.run, cell.run.config.skips[0]
+    config = with_locality(run, [run.weights_path()]).config
     seeds = identity_seeds(plan, run.dataset, run.version)
     record_path = run.folder / "generation.json"
 
@@ -177,7 +179,7 @@ def measure_cell(
         applied_lora(base.transformer, run.weights_path(), other_base=run.config.other_base),
         recorded(record_path, "generation", len(seeds) * len(plan.scales), base.device),
     ):
-        images = sweep_images(base, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, run.config)[skip]
+        images = sweep_images(base, PromptEmbeds.joined(embeds), seeds, [skip], plan.scales, config)[skip]
 
     # What they measure against those at scale 0.
     series = ImageSeries([str(seed) for seed in seeds], {scale: images[scale] for scale in plan.scales})

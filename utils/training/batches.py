@@ -16,11 +16,13 @@ import torch
 from torch import Generator, Tensor
 
 from utils.config.schema import Config
+from utils.data.pair_checks import share_of_positions
 from utils.data.pairs import ImagePair
 from utils.data.pixels import pixel_hash
 from utils.data.prompts import SliderPrompt
 from utils.flow.passes import PairBatch, TextBatch
 from utils.flow.sampling import euler_sample
+from utils.lora.spread import SHARE
 from utils.models.base import Base, PromptEmbeds
 from utils.models.velocity import Velocity
 from utils.training.distributed import process_count, share
@@ -65,7 +67,12 @@ class PairBatches:
 
     def __init__(self, base: Base, pairs: Sequence[ImagePair], config: Config) -> None:
         self.learned_from = [
-            {"pair": pair.stem, "source": pixel_hash(pair.source), "target": pixel_hash(pair.target)}
+            {
+                "pair": pair.stem,
+                "source": pixel_hash(pair.source),
+                "target": pixel_hash(pair.target),
+                SHARE: f"{share_of_positions(pair.source, pair.target):.3f}",
+            }
             for pair in pairs
         ]
         of_size: dict[tuple[int, ...], list[ImagePair]] = {}
