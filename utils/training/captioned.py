@@ -27,6 +27,8 @@ from utils.training.class_images import given_class_images
 from utils.training.sources import Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from utils.models.base import Base, PromptEmbeds
     from utils.training.batches import Batches
 
@@ -138,6 +140,19 @@ class CaptionedImages(Source):
             if kept := tuple(subset for subset in subsets if subset.images):
                 datasets.append(replace(dataset, subsets=kept))
         return tuple(datasets)
+
+    def pictures(self) -> Tensor:
+        """The subject's images (R, 3, S, S) in [-1, 1], of the most common size, each once; for measuring."""
+        import torch
+
+        from utils.data.pixels import load_cropped
+
+        sizes = [
+            self._sizes[dataset.place, image.path] for dataset in self.datasets for image in dataset.images
+        ]
+        size = max(sizes, key=sizes.count)
+        paths = dict.fromkeys(image.path for dataset in self.datasets for image in dataset.images)
+        return torch.stack([load_cropped(path, size) for path in paths])
 
     # --- sizes, steps ---
 
