@@ -42,13 +42,17 @@ def face_subject_probe() -> SubjectProbe:
 
 def words_of(prompt: str) -> list[Word]:
     """What a prompt asks for, beside whom: shirt, background, glasses, smile and so on."""
+    text = f" {' '.join(prompt.replace(',', ' ').split())} "
     found = {}
     for word in every_word():
-        if word.prompt.startswith(f"{UNNAMED} "):
-            fragment = word.prompt.removeprefix(f"{UNNAMED} ")
-            if f" {fragment} " in f" {prompt.replace(',', ' ')} ".replace("  ", " "):
-                found[word.attribute] = word
+        if word.attribute != "male" and f" {_said(word)} " in text:
+            found[word.attribute] = word
     return list(found.values())
+
+
+def _said(word: Word) -> str:
+    """What of a word's prompt says it: "in a red shirt", "smiling"."""
+    return word.prompt.removeprefix(UNNAMED).strip() if word.prompt.startswith(UNNAMED) else word.wording
 
 
 def describe(readings: dict[str, float]) -> str:
