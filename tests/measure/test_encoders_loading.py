@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Dinov2Model
 
 from tests.measure.mini_encoders import CPU, EMBEDDERS, copied, loaded, missing, photo
+from utils import hub as hub_module
 from utils.errors import UserError
-from utils.measure import encoders
 from utils.measure.encoders import ENCODERS, load
 
 # what is not there
@@ -114,7 +114,7 @@ def hub(monkeypatch, tmp_path, files):
             raise NoConnectionError("[Errno -2] Name or service not known")
         return types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=file) for file in files])
 
-    real = encoders.snapshot_download
+    real = hub_module.snapshot_download
 
     def download(source, *, allow_patterns, local_files_only=False):
         asked.append(allow_patterns)
@@ -124,8 +124,8 @@ def hub(monkeypatch, tmp_path, files):
             return str(tmp_path / "downloaded")
         return real(source, allow_patterns=allow_patterns, local_files_only=True)
 
-    monkeypatch.setattr(encoders.HfApi, "model_info", model_info)
-    monkeypatch.setattr(encoders, "snapshot_download", download)
+    monkeypatch.setattr(hub_module.HfApi, "model_info", model_info)
+    monkeypatch.setattr(hub_module, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return asked
 
