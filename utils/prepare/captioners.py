@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 from utils.hub import load_pretrained, model_folder
 from utils.machine import resolve_device
 from utils.prepare.options import Options, Tool
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LONGEST = 256
 """Tokens of a caption."""
+FLORENCE_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+QUESTION = "Describe this image in one or two sentences. Say what is seen, not what is felt."
 _SEEN = 768  # pixels of the longer side that captioners see; none of them uses more
 _FILES = ("*.json", "*.txt", "*.jinja")
 

@@ -78,14 +78,14 @@ def _in_window(
     pixels = np.asarray(seen, dtype=np.float32) / 127.5 - 1
     offsets, logits = network(pixels[None])
 
-    # An offset is from its cell's middle to the box's, in pixels of the input, then the box's width and height.
+    # From a cell's middle to its box's middle, then the box's width and height, all in pixels of the input.
     scores = 1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -50, 50)))
     sure = np.flatnonzero(scores > THRESHOLD)
     cells = np.stack([sure % CELLS, sure // CELLS], axis=1)
     middles = (cells + 0.5) / CELLS + offsets[sure, :2] / SIDE
     halves = offsets[sure, 2:4] / SIDE / 2
     corners = np.concatenate([middles - halves, middles + halves], axis=1) * side
-    return (corners + [left, top, left, top]).tolist(), scores[sure].tolist()
+    return (corners + np.array([left, top, left, top])).tolist(), scores[sure].tolist()
 
 
 def _merged(boxes: np.ndarray, scores: np.ndarray) -> list[Box]:

@@ -14,7 +14,7 @@ from utils.hub import NOT_THERE, UNFIT, Unavailable, reason
 T = TypeVar("T")
 
 AGAIN = ("images", "captions", "tags", "edited")
-"""What may be made anew though it is there; "edited": also captions and tags that somebody wrote or changed."""
+"""What may be made anew though it is there; "edited": captions and tags that somebody wrote or changed, too."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,18 @@ class Options:
     replace: tuple[tuple[str, str], ...] = ()
     again: tuple[str, ...] = ()
     device: str = "auto"
+
+    @property
+    def target(self) -> Path:
+        """The dataset's folder."""
+        return self.datasets / self.name
+
+    @property
+    def image_settings(self) -> str:
+        """What an image is made by, in words."""
+        crop = f"crop={self.crop} margin={self.margin:g}" if self.crop else ""
+        background = f"background={self.background} fill={self.fill}" if self.background else ""
+        return " ".join(part for part in (crop, background, f"largest={self.largest}") if part)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,170 @@
+"""What there is to do in a preparation: looked up before any model is loaded or any image decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from utils.data.caption_files import EXTENSIONS, METADATA
+from utils.data.caption_metadata import read_text
+from utils.data.findings import Findings, counted, some_of
+from utils.errors import UserError
+from utils.files import find_images, in_folder
+from utils.names import is_name
+from utils.prepare.lines import Line, read_lines
+from utils.prepare.options import Options
+
+MASKS = "masks"
+"""The folder of masks in a dataset; each has its image's name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done for one source.
+
+    Attributes:
+        source: its file.
+        line: what the dataset says of it so far; new if it does not know it.
+        digest: of the source's bytes.
+        image: whether its image is to be made.
+        caption: whether its caption is.
+        tags: whether its tags are.
+        written: the caption that lies beside the source, if it is to be taken over.
+    """
+
+    source: Path
+    line: Line
+    digest: str
+    image: bool
+    caption: bool
+    tags: bool
+    written: str = ""
+
+    def __str__(self) -> str:
+        parts = {"image": self.image, "caption": self.caption or self.written, "tags": self.tags}
+        return (
+            f"{self.source}: {', '.join(name for name, wanted in parts.items() if wanted) or 'nothing'} to do"
+        )
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.image or self.caption or self.tags or self.written)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a preparation, the lines that the dataset has, and what is to be said before."""
+
+    tasks: tuple[Task, ...]
+    lines: Mapping[str, Line]
+    notes: tuple[str, ...]
+
+
+def make_plan(options: Options) -> Plan:
+    """Look at sources and dataset.
+
+    Raises:
+        UserError: no folder of images, a dataset that is none of ours, captions that can't be read, or images
+            of other sources under the same names.
+    """
+    sources = find_images(options.folder)
+    _check_target(options)
+    lines = read_lines(options.target / METADATA)
+    findings = Findings()
+    by_stem = {Path(name).stem: line for name, line in lines.items() if "/" not in name}
+    tasks = [
+        _task(options, by_stem.get(stem) or Line.new(f"{stem}.png"), source, findings)
+        for stem, source in sources.items()
+    ]
+    findings.settle()
+    there = {task.line.name for task in tasks}
+    others = [name for name in lines if name not in there]
+    notes = [f"{options.target}: {counted(len(others), 'image')} of no source in {options.folder} kept"]
+    return Plan(tuple(tasks), lines, tuple((notes if others else []) + _kept(options, tasks)))
+
+
+def _check_target(options: Options) -> None:
+    """Raise `UserError` for a dataset's folder that must not be written to."""
+    target = options.target
+    if not is_name(options.name):
+        raise UserError(f"NAME: expected a name for a folder in {options.datasets}, found {options.name!r}")
+    if target.resolve() == options.folder.resolve():
+        raise UserError(f"{target}: expected another folder than that of the photographs, found the same")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: expected a folder, or none yet, found a file")
+    if not target.is_dir() or (target / METADATA).is_file():
+        return
+    if found := sorted(path.name for path in target.iterdir() if path.name[0] != "." and path.name != MASKS):
+        raise UserError(
+            f"{target}: expected a new folder, or one with {METADATA}, found {some_of(found)}; "
+            "take another NAME"
+        )
+
+
+def _task(options: Options, line: Line, source: Path, findings: Findings) -> Task:
+    """What is missing of one source's image and words."""
+    digest = sha256(source.read_bytes()).hexdigest()[:16]
+    known = line.record.get("source", "")
+    changed = bool(known) and known != digest
+    if changed and line.record.get("from") != str(source):
+        findings.faults.append(
+            f"{options.target / line.name}: expected it of {source}, found it of {line.record.get('from')}; "
+            "rename one, or take another NAME"
+        )
+
+    image = changed or "images" in options.again or not in_folder(options.target, line.name).is_file()
+    if not image and options.background and line.record.get("image") == options.image_settings:
+        image = not in_folder(options.target / MASKS, line.name).is_file()
+    written = "" if line.value("text") else _beside(source, findings)
+    wanted = {
+        field: bool(tool) and _is_wanted(options, line, field, again, changed)
+        for field, tool, again in (("text", options.captioner, "captions"), ("tags", options.tagger, "tags"))
+    }
+    return Task(source, line, digest, image, wanted["text"] and not written, wanted["tags"], written)
+
+
+def _is_wanted(options: Options, line: Line, field: str, again: str, changed: bool) -> bool:
+    """Whether a caption or tags are to be made: there are none, or they are asked for, or of another image."""
+    if not line.value(field):
+        return True
+    if line.is_edited(field):
+        return "edited" in options.again
+    return changed or again in options.again
+
+
+def _beside(source: Path, findings: Findings) -> str:
+    """The caption that lies beside a source, in one line; "" where there is none."""
+    for extension in EXTENSIONS:
+        file = source.with_suffix(extension)
+        if file.is_file():
+            return " ".join((read_text(file, findings) or "").split())
+    return ""
+
+
+def _kept(options: Options, tasks: list[Task]) -> list[str]:
+    """What stays though it was made otherwise than is asked for now."""
+    kept: Counter[tuple[str, str, str]] = Counter()
+    for task in tasks:
+        line = task.line
+        made = line.record.get("image", "")
+        if not task.image and made != options.image_settings:
+            kept["image", made or "by somebody", "images"] += 1
+        for field, thing, tool, wanted in (
+            ("text", "caption", options.captioner, task.caption),
+            ("tags", "image's tags", options.tagger, task.tags),
+        ):
+            if wanted or not tool or not line.value(field):
+                continue
+            by = line.record.get(f"{field}_by", "")
+            if line.is_edited(field):
+                kept[thing, "by somebody", "edited"] += 1
+            elif by != tool:
+                kept[thing, f"by {by}", "captions" if field == "text" else "tags"] += 1
+    return [
+        f"{counted(number, thing)} kept, made {made}; --again={again} makes them anew"
+        for (thing, made, again), number in kept.items()
+    ]
