@@ -1,11 +1,11 @@
 """Prepare a dataset of captioned images: photographs cropped, cut out, captioned and tagged.
 
-python prepare_script.py photographs astronaut --crop=face --background=person --captioner=fixed --prompt="[trigger]"
+python prepare_script.py photographs astronaut --crop=face --background=person --captioner=fixed --prompt=Eve
 python prepare_script.py FOLDER NAME --crop=face --captioner=florence --tagger=wd14 --dry-run
 
-FOLDER is only read. Images, masks and metadata.jsonl, which has captions and tags, go to datasets/NAME. A caption in
-a .txt or .caption beside a photograph is taken over. Again, the command does only what is missing; what somebody has
-written or changed in metadata.jsonl stays.
+FOLDER is only read. Images, masks and metadata.jsonl, which has captions and tags, go to datasets/NAME. Captions
+in .txt or .caption files beside the photographs are taken over. Again, the command does only what is missing;
+what somebody has written or changed in metadata.jsonl stays.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from typing import Any
 from utils.arguments import Parser, names, number, path_option, whole
 from utils.errors import UserError, run_cli
 from utils.jobs.prepare import enter_config_folder
-from utils.machine import heavy_imports
+from utils.prepare.backgrounds import REMOVERS
+from utils.prepare.captioners import CAPTIONERS
+from utils.prepare.crops import CROPPERS
 from utils.prepare.options import AGAIN, Options, Tool
+from utils.prepare.run import prepare_dataset
+from utils.prepare.sheet import check_sheet, draw_sheet
+from utils.prepare.taggers import TAGGERS
+from utils.report.figures import save_image
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare; 0 as the exit status, or 1 where a photograph could not be read."""
-    with heavy_imports():
-        from utils.prepare.run import prepare_dataset
-        from utils.prepare.sheet import check_sheet, draw_sheet
-        from utils.report.figures import save_image
-
     captioners = _captioners()
     args = vars(_parser(captioners).parse_args(argv))
     options = Options(**{field.name: args[field.name] for field in fields(Options)})
@@ -52,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _captioners() -> Mapping[str, Tool[Callable[..., str]]]:
     """The library's captioners, and the one of the small FLUX's world."""
-    from utils.prepare.captioners import CAPTIONERS
 
     def probe(source: str, options: Options) -> Callable[..., str]:
         from tinyflux.describe import describe
@@ -63,10 +63,6 @@ def _captioners() -> Mapping[str, Tool[Callable[..., str]]]:
 
 
 def _parser(captioners: Mapping[str, Tool[Any]]) -> argparse.ArgumentParser:
-    from utils.prepare.backgrounds import REMOVERS
-    from utils.prepare.crops import CROPPERS
-    from utils.prepare.taggers import TAGGERS
-
     parser = Parser(description=__doc__)
     add, own = parser.add_argument, Options(Path(), "")
     add("folder", type=path_option, metavar="FOLDER", help="the photographs")

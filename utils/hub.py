@@ -74,6 +74,21 @@ def load_pretrained(name: str, folder: str, **settings: Any) -> Any:
     return model.requires_grad_(False).eval()
 
 
+def onnx_session(source: str | Path) -> Any:
+    """A session of onnxruntime, on the CPU, with an .onnx file.
+
+    Raises:
+        ImportError: onnxruntime is not installed; it is no dependency.
+        ValueError: no such file, or one that is none.
+    """
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise ValueError(reason(error)) from error
+
+
 def reason(error: Exception) -> str:
     """What an error says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

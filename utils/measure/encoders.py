@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity, interpolate, normalize
 from torchvision.models import get_model_weights
 
 from utils.errors import UserError, nearest
-from utils.hub import NOT_THERE, UNFIT, Unavailable, load_pretrained, model_folder, reason
+from utils.hub import NOT_THERE, UNFIT, Unavailable, load_pretrained, model_folder, onnx_session, reason
 
 logger = logging.getLogger(__name__)
 
@@ -138,12 +138,7 @@ class LpipsDistance:
 
 def _face_embedder(source: str, device: torch.device) -> FaceEmbedder:
     """Of an .onnx file, on the CPU whatever the device."""
-    import onnxruntime  # not a dependency: it serves only a network that may not be shipped
-
-    try:
-        return FaceEmbedder(onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]))
-    except Exception as error:  # onnxruntime's errors have no base of their own
-        raise ValueError(reason(error)) from error
+    return FaceEmbedder(onnx_session(source))
 
 
 Encoder = ClipEmbedder | DinoEmbedder | FaceEmbedder | LpipsDistance

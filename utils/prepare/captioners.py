@@ -28,15 +28,14 @@ Captioner = Callable[[Image.Image], str]
 
 def florence(source: str, options: Options) -> Captioner:
     """Florence-2 (arXiv 2311.06242); the prompt is one of its tasks that give text."""
-    model, processor, send = _loaded(
-        "Florence2ForConditionalGeneration", "Florence2Processor", source, options
-    )
-    task = options.prompt or "<DETAILED_CAPTION>"
-    tasks = [
-        name for name, kind in processor.tasks_answer_post_processing_type.items() if kind == "pure_text"
-    ]
-    if task.startswith("<") and task not in tasks:
-        raise UserError(f"--prompt: expected one of {', '.join(tasks)} for florence, found {task}")
+    task = options.prompt or FLORENCE_TASKS[1]
+    if task not in FLORENCE_TASKS:
+        raise UserError(
+            f"--prompt: expected one of {', '.join(FLORENCE_TASKS)} for florence, "
+            f"found {task}{nearest(task, FLORENCE_TASKS)}"
+        )
+    kinds = ("Florence2ForConditionalGeneration", "Florence2Processor")
+    model, processor, send = _loaded(*kinds, source, options)
 
     def caption(image: Image.Image) -> str:
         inputs = send(processor(images=image, text=task, return_tensors="pt"))
@@ -62,9 +61,7 @@ def blip(source: str, options: Options) -> Captioner:
 def qwen(source: str, options: Options) -> Captioner:
     """Qwen's vision-language models (2-VL, 2.5-VL, 3-VL); the prompt is what they are asked."""
     model, processor, send = _loaded("AutoModelForImageTextToText", "AutoProcessor", source, options)
-    asked = (
-        options.prompt or "Describe this image in one or two sentences. Say what is seen, not what is felt."
-    )
+    asked = options.prompt or QUESTION
 
     def caption(image: Image.Image) -> str:
         said = [{"type": "image", "image": image}, {"type": "text", "text": asked}]

@@ -63,7 +63,7 @@ class Line:
     def as_json(self) -> str:
         """The line; all records have the same keys, as tables of it need."""
         keys = ("from", "source", "image", *(f"{field}{end}" for field in FIELDS for end in ("", "_by")))
-        record = {key: "" for key in keys} | self.record
+        record = dict.fromkeys(keys, "") | self.record
         return json.dumps({**self.content, PREPARED: record}, ensure_ascii=False)
 
     def _key(self, field: str) -> str:

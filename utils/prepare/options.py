@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ from utils.hub import NOT_THERE, UNFIT, Unavailable, reason
 T = TypeVar("T")
 
 AGAIN = ("images", "captions", "tags", "edited")
-"""What may be made anew though it is there; "edited": captions and tags that somebody wrote or changed, too."""
+"""What may be made anew though it is there; "edited": words that somebody wrote or changed, too."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,42 @@ class Options:
 
     @property
     def image_settings(self) -> str:
-        """What an image is made by, in words."""
-        crop = f"crop={self.crop} margin={self.margin:g}" if self.crop else ""
-        background = f"background={self.background} fill={self.fill}" if self.background else ""
-        return " ".join(part for part in (crop, background, f"largest={self.largest}") if part)
+        """What images are made by, in words."""
+        crop = f"crop={self.crop} margin={self.margin:g} " if self.crop else ""
+        background = f"background={self.background} fill={self.fill} " if self.background else ""
+        return f"{crop}{background}largest={self.largest}"
+
+    @property
+    def text_settings(self) -> str:
+        """What captions are made by, in words."""
+        return _in_words(
+            captioner=self.captioner,
+            weights=self.captioner_weights,
+            prompt=self.prompt,
+            replace=_pairs(self.replace),
+        )
+
+    @property
+    def tags_settings(self) -> str:
+        """What tags are made by, in words."""
+        return _in_words(
+            tagger=self.tagger,
+            weights=self.tagger_weights,
+            threshold=f"{self.threshold:g}",
+            character_threshold=f"{self.character_threshold:g}",
+            first=",".join(self.first),
+            never=",".join(self.never),
+            replace=_pairs(self.replace),
+        )
+
+
+def _in_words(**settings: str) -> str:
+    """Those that are given."""
+    return " ".join(f"{name}={value}" for name, value in settings.items() if value)
+
+
+def _pairs(replace: Sequence[tuple[str, str]]) -> str:
+    return ",".join(f"{old}={new}" for old, new in replace)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -57,10 +56,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tasks of a preparation, the lines that the dataset has, and what is to be said before."""
+    """The tasks of a preparation, and what is to be said before."""
 
     tasks: tuple[Task, ...]
-    lines: Mapping[str, Line]
     notes: tuple[str, ...]
 
 
@@ -84,7 +82,7 @@ def make_plan(options: Options) -> Plan:
     there = {task.line.name for task in tasks}
     others = [name for name in lines if name not in there]
     notes = [f"{options.target}: {counted(len(others), 'image')} of no source in {options.folder} kept"]
-    return Plan(tuple(tasks), lines, tuple((notes if others else []) + _kept(options, tasks)))
+    return Plan(tuple(tasks), tuple((notes if others else []) + _kept(options, tasks)))
 
 
 def _check_target(options: Options) -> None:
@@ -128,7 +126,7 @@ def _task(options: Options, line: Line, source: Path, findings: Findings) -> Tas
 
 
 def _is_wanted(options: Options, line: Line, field: str, again: str, changed: bool) -> bool:
-    """Whether a caption or tags are to be made: there are none, or they are asked for, or of another image."""
+    """Whether words are to be made: there are none, or they are asked for, or of another image."""
     if not line.value(field):
         return True
     if line.is_edited(field):
@@ -152,17 +150,17 @@ def _kept(options: Options, tasks: list[Task]) -> list[str]:
         line = task.line
         made = line.record.get("image", "")
         if not task.image and made != options.image_settings:
-            kept["image", made or "by somebody", "images"] += 1
-        for field, thing, tool, wanted in (
-            ("text", "caption", options.captioner, task.caption),
-            ("tags", "image's tags", options.tagger, task.tags),
+            kept["image", f"by {made or 'somebody'}", "images"] += 1
+        for field, thing, asked, wanted in (
+            ("text", "caption", options.captioner and options.text_settings, task.caption),
+            ("tags", "tag list", options.tagger and options.tags_settings, task.tags),
         ):
-            if wanted or not tool or not line.value(field):
+            if wanted or not asked or not line.value(field):
                 continue
             by = line.record.get(f"{field}_by", "")
             if line.is_edited(field):
                 kept[thing, "by somebody", "edited"] += 1
-            elif by != tool:
+            elif by != asked:
                 kept[thing, f"by {by}", "captions" if field == "text" else "tags"] += 1
     return [
         f"{counted(number, thing)} kept, made {made}; --again={again} makes them anew"

@@ -14,14 +14,13 @@ from PIL import Image
 
 from utils.data.caption_files import METADATA
 from utils.data.findings import counted, some_of
-from utils.data.pixels import read_rgb
 from utils.errors import UserError
 from utils.files import in_folder, remove_unfinished, write_atomically
 from utils.machine import check_writable
 from utils.prepare.backgrounds import REMOVERS, Remover, filled, read_colour
 from utils.prepare.captioners import Captioner, captioned
 from utils.prepare.crops import CROPPERS, Cropper
-from utils.prepare.lines import Line, write_lines
+from utils.prepare.lines import FIELDS, Line, read_lines, write_lines
 from utils.prepare.options import Options, Tool, load_tool, tool_of
 from utils.prepare.plan import MASKS, Plan, Task, make_plan
 from utils.prepare.taggers import TAGGERS, Tagger
@@ -72,14 +71,14 @@ def prepare_dataset(
     todo = [task for task in plan.tasks if task.any]
     for note in plan.notes:
         say(note)
-    say(
-        f"{counted(len(plan.tasks), 'image')} in {options.folder}, {len(plan.tasks) - len(todo)} of them done before"
-    )
+    before = len(plan.tasks) - len(todo)
+    say(f"{counted(len(plan.tasks), 'image')} in {options.folder}, {before} of them done before")
     if dry_run:
         for task in todo:
             say(str(task))
-        return Outcome(len(plan.tasks) - len(todo))
+        return Outcome(before)
 
+    preparation = _Preparation(options, plan, captioners, say)
     check_writable(options.target)
     lock = FileLock(options.target / ".prepare.lock", timeout=0)
     try:
@@ -88,7 +87,7 @@ def prepare_dataset(
         raise UserError(f"{options.target}: expected it free, found another process preparing it") from None
     try:
         remove_unfinished(options.target)
-        return _Preparation(options, plan, captioners, say).run(todo)
+        return preparation.run(todo)
     finally:
         lock.release()
 
@@ -117,22 +116,23 @@ class _Preparation:
         say: Callable[[str], object],
     ) -> None:
         self.options, self.say = options, say
-        self.lines = dict(plan.lines)
+        self.made: dict[str, Line] = {}  # and not yet written
         self.captioners = captioners
         self.colour = read_colour(options.fill)
         self.file = options.target / METADATA
         self.outcome = Outcome(len(plan.tasks) - sum(task.any for task in plan.tasks))
         self._written = 0.0
+        self._load([task for task in plan.tasks if task.any])
 
     def run(self, todo: list[Task]) -> Outcome:
         """Do the tasks, one after the other."""
-        self._load(todo)
         if not self.file.exists():  # from now on the folder is ours
             write_atomically(self.file, b"")
         done = 0
         try:
-            for done, task in enumerate(todo):
+            for task in todo:
                 self._do(task)
+                done += 1
                 if time.monotonic() - self._written > _SECONDS:
                     self._write()
         except KeyboardInterrupt:
@@ -175,7 +175,7 @@ class _Preparation:
             return
         line = task.line
         self._words(task, image)
-        self.lines[line.name] = line
+        self.made[line.name] = line
         self.outcome.images += 1
         words = "; ".join(part for part in (line.value("text"), ", ".join(line.value("tags"))) if part)
         self.say(f"{task.source.name}: {image.width} x {image.height}{said}{f': {words}' if words else ''}")
@@ -184,8 +184,8 @@ class _Preparation:
         """The dataset's image of a source, made if it is to be, and what is to be said of it."""
         place = in_folder(self.options.target, task.line.name)
         if not task.image:
-            return read_rgb(place), ""
-        image, said = self._cropped(read_rgb(task.source))
+            return _read(place), ""
+        image, said = self._cropped(_read(task.source))
         mask = self.remover(image) if self.remover else None
 
         # the mask first: an image without a line is made anew, a mask is overwritten
@@ -223,13 +223,17 @@ class _Preparation:
         if task.written:
             line.put("text", task.written, by="")
         if task.caption and self.captioner is not None:
-            line.put("text", replaced(captioned(image, self.captioner), options.replace), options.captioner)
+            line.put(
+                "text", replaced(captioned(image, self.captioner), options.replace), options.text_settings
+            )
         if task.tags and self.tagger is not None:
             found = arranged(self.tagger(image), options.first, options.never, options.replace)
-            line.put("tags", list(found), options.tagger)
+            line.put("tags", list(found), options.tags_settings)
 
     def _write(self) -> None:
-        write_lines(self.file, self.lines.values())
+        """Put what was made into the metadata, whatever somebody has changed in them meanwhile."""
+        write_lines(self.file, (read_lines(self.file) | self.made).values())
+        self.made.clear()
         self._written = time.monotonic()
 
     def _close(self) -> None:
@@ -239,13 +243,19 @@ class _Preparation:
         parts += [f"{outcome.left_out} left out"] if outcome.left_out else []
         parts += [f"{outcome.unreadable} not readable"] if outcome.unreadable else []
         self.say(f"{self.options.target}: {', '.join(parts)}")
-        if bare := [
-            name for name, line in self.lines.items() if not line.value("text") and not line.value("tags")
-        ]:
+        lines = read_lines(self.file)
+        if bare := [name for name, line in lines.items() if not any(map(line.value, FIELDS))]:
             self.say(
                 f"without caption and tags, so not ready to be learned: {some_of(bare)}; "
                 f"--captioner or --tagger makes some, or write them in {self.file}"
             )
+
+
+def _read(path: Path) -> Image.Image:
+    """An image as the project reads any."""
+    from utils.data.pixels import read_rgb  # torch comes with it
+
+    return read_rgb(path)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -7,7 +7,6 @@ from pathlib import Path
 from PIL import Image
 
 from utils.data.caption_files import METADATA
-from utils.data.pixels import read_rgb
 from utils.errors import UserError
 from utils.files import in_folder
 from utils.prepare.lines import Line, read_lines
@@ -47,6 +46,8 @@ def draw_sheet(options: Options) -> Image.Image | None:
 
 def _row(options: Options, line: Line) -> list[Image.Image | None]:
     """Source, image and mask, if there is one."""
+    from utils.data.pixels import read_rgb  # torch comes with it
+
     mask = in_folder(options.target / MASKS, line.name)
     source, image = Path(line.record["from"]), in_folder(options.target, line.name)
     return [read_rgb(source), read_rgb(image), read_rgb(mask) if mask.is_file() else None]
