@@ -10,11 +10,15 @@ from pickle import UnpicklingError
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 NOT_THERE = (OSError, ImportError)
 """What missing files are met with, by transformers and torch."""
-UNFIT = (ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError)
+UNFIT = (
+    *(ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError),
+    StrictDataclassError,  # of a configuration that is another model's
+)
 """What unfit files are met with, by transformers, safetensors, torch and what loads networks here."""
 
 
