@@ -10,15 +10,11 @@ from pickle import UnpicklingError
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 NOT_THERE = (OSError, ImportError)
 """What missing files are met with, by transformers and torch."""
-UNFIT = (
-    *(ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError),
-    StrictDataclassError,  # of a configuration that is another model's
-)
+UNFIT = (ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError)
 """What unfit files are met with, by transformers, safetensors, torch and what loads networks here."""
 
 
@@ -68,14 +64,31 @@ def load_pretrained(name: str, folder: str, **settings: Any) -> Any:
     """The transformers model of class `name` in a folder, frozen.
 
     Raises:
-        ValueError: weights are missing, which transformers would leave random.
+        ValueError: weights are missing, which transformers would leave random; else as `from_folder`.
     """
-    import transformers  # takes seconds, so only once there is a folder
-
-    model, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **settings)
+    model, report = from_folder(name, folder, output_loading_info=True, **settings)
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{folder}: expected the weights of a {name}, found no {missing[0]}")
     return model.requires_grad_(False).eval()
+
+
+def from_folder(name: str, folder: str, **settings: Any) -> Any:
+    """What transformers' class `name`, of a model, tokenizer or processor, makes of a folder.
+
+    Raises:
+        OSError, ImportError: a file or package is missing.
+        torch.OutOfMemoryError: there is too little memory.
+        ValueError: the files are unfit.
+    """
+    import torch
+    import transformers  # takes seconds, so only once there is a folder
+
+    try:
+        return getattr(transformers, name).from_pretrained(folder, **settings)
+    except (*NOT_THERE, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # another model's configuration is met with any error there is
+        raise ValueError(reason(error)) from error
 
 
 def onnx_session(source: str | Path) -> Any:

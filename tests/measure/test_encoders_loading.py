@@ -37,6 +37,13 @@ def test_a_folder_that_lacks_a_file(folders, name, tmp_path):
     assert str(folder) in missing(name, folder)
 
 
+def test_a_configuration_of_another_kind_of_network(folders, tmp_path):
+    folder = copied(folders["clip"], tmp_path)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"patch_size": 8', '"patch_size": [7, 3]'))
+    assert "patch_size" in missing("clip", folder)
+
+
 @EMBEDDERS
 def test_a_file_of_weights_that_is_none(folders, name, tmp_path):
     folder = copied(folders[name], tmp_path)

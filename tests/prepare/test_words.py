@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.prepare.mini_captioners import SAVED
+from tests.prepare.mini_onnx import save_pooling
 from utils import hub
 from utils.errors import UserError
 from utils.prepare.captioners import CAPTIONERS, captioned
@@ -85,6 +87,12 @@ def test_tags_are_those_sure_enough_for_their_category_the_surest_first(wd14_fol
     assert tagger(Image.new("RGB", (40, 20), "black")) == ["red hair", "green hair", "blue hair"]  # on white
     lower = Options(Path("photographs"), "mine", threshold=0.9, character_threshold=0.4)
     assert load_tool("tagger", TAGGERS, "wd14", str(wd14_folder), lower)(RED)[0] == "red hair"
+
+
+def test_a_tagger_that_gives_logits_is_refused(wd14_folder: Path) -> None:
+    save_pooling(wd14_folder / "model.onnx", np.full((3, 5), 0.01))
+    with pytest.raises(UserError, match=r"expected probabilities from model.onnx, found 4.59 to 4.59"):
+        load_tool("tagger", TAGGERS, "wd14", str(wd14_folder), OPTIONS)(RED)
 
 
 def test_a_tagger_without_a_file_or_with_another_table_is_refused(wd14_folder: Path) -> None:

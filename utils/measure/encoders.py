@@ -16,7 +16,16 @@ from torch.nn.functional import cosine_similarity, interpolate, normalize
 from torchvision.models import get_model_weights
 
 from utils.errors import UserError, nearest
-from utils.hub import NOT_THERE, UNFIT, Unavailable, load_pretrained, model_folder, onnx_session, reason
+from utils.hub import (
+    NOT_THERE,
+    UNFIT,
+    Unavailable,
+    from_folder,
+    load_pretrained,
+    model_folder,
+    onnx_session,
+    reason,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +38,7 @@ class ClipEmbedder:
     def __init__(self, source: str, device: torch.device) -> None:
         """Load a folder in transformers layout, or a hub id; raises what `load` catches."""
         folder, self._model, self._pixels = _pretrained(source, "CLIPModel", "CLIPImageProcessor", device)
-        from transformers import CLIPTokenizer
-
-        self._tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self._tokenizer = from_folder("CLIPTokenizer", folder)
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of images (B, 3, H, W)."""
@@ -240,7 +247,5 @@ def _pretrained(source: str, name: str, processor: str, device: torch.device) ->
     """The folder, its transformers model `name`, frozen, and what its image processor does to images."""
     folder = model_folder(source)
     model = load_pretrained(name, folder, dtype=torch.float32).to(device)
-    import transformers
-
-    preprocess = _Preprocess(getattr(transformers, processor).from_pretrained(folder), device)
+    preprocess = _Preprocess(from_folder(processor, folder), device)
     return folder, model, preprocess

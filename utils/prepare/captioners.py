@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from utils.errors import UserError, nearest
-from utils.hub import load_pretrained, model_folder
+from utils.hub import from_folder, load_pretrained, model_folder
 from utils.machine import resolve_device
 from utils.prepare.options import Options, Tool
 
@@ -126,7 +126,6 @@ def _loaded(
     """A model and its processor, by the names of their classes, and what sends inputs to where it is."""
     folder = model_folder(source, _FILES)
     import torch
-    import transformers
 
     device = resolve_device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -135,4 +134,4 @@ def _loaded(
     def send(inputs: Any) -> dict[str, torch.Tensor]:
         return dict(inputs.to(device, dtype))  # whole numbers keep their type
 
-    return network, getattr(transformers, processor).from_pretrained(folder), send
+    return network, from_folder(processor, folder), send

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from utils.errors import UserError
 from utils.hub import model_folder, onnx_session, reason
 from utils.prepare.options import Options, Tool
 from utils.prepare.words import without_underscores
@@ -43,13 +44,22 @@ class Wd14:
             raise ValueError(f"expected {len(table)} tags, as {TABLE} has, found {last.shape[-1]}")
 
     def __call__(self, image: Image.Image) -> list[str]:
-        """The tags whose probability reaches the threshold of their category."""
+        """The tags whose probability reaches the threshold of their category.
+
+        Raises:
+            UserError: the network gives no probabilities, but logits as a rule.
+        """
         side = max(image.size)
         square = Image.new("RGB", (side, side), "white")
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         seen = square.resize((self._side, self._side), Image.Resampling.BICUBIC)
         pixels = np.asarray(seen, dtype=np.float32)[None, ..., ::-1]
         (sure,) = self._session.run(None, {self._name: np.ascontiguousarray(pixels)})[0]
+
+        if not 0 <= sure.min() <= sure.max() <= 1:
+            raise UserError(
+                f"wd14: expected probabilities from {NETWORK}, found {sure.min():.3g} to {sure.max():.3g}"
+            )
 
         found = []
         for index in np.argsort(-sure, kind="stable"):
