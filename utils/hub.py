@@ -76,19 +76,18 @@ def from_folder(name: str, folder: str, **settings: Any) -> Any:
     """What transformers' class `name`, of a model, tokenizer or processor, makes of a folder.
 
     Raises:
-        OSError, ImportError: a file or package is missing.
-        torch.OutOfMemoryError: there is too little memory.
-        ValueError: the files are unfit.
+        Exception: of `NOT_THERE`, `UNFIT`, or that there is too little memory.
     """
-    import torch
     import transformers  # takes seconds, so only once there is a folder
 
     try:
         return getattr(transformers, name).from_pretrained(folder, **settings)
-    except (*NOT_THERE, torch.OutOfMemoryError):
+    except NOT_THERE + UNFIT:
         raise
     except Exception as error:  # another model's configuration is met with any error there is
-        raise ValueError(reason(error)) from error
+        raise ValueError(
+            f"{folder}: expected the files of a {name}, found others: {reason(error)}"
+        ) from error
 
 
 def onnx_session(source: str | Path) -> Any:

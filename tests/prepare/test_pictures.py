@@ -16,7 +16,7 @@ from utils.prepare.faces import WEIGHTS, Box, find_faces
 from utils.prepare.networks import LiteNetwork
 from utils.prepare.options import Options, load_tool
 
-OPTIONS = Options(Path("photographs"), "mine")
+OPTIONS = Options(Path("photographs"), "mine", margin=0.6)
 FACE = Box(172, 67, 277, 172)
 
 

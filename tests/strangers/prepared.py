@@ -199,20 +199,34 @@ def stopped(folder: Path) -> None:
     }
 
 
-@case("what is written into the metadata while images are prepared is kept")
+@case("what is written into the metadata while images are prepared is kept, of those still to come, too")
 def meanwhile(folder: Path) -> None:
-    options = photographs(folder, "a.png")
+    options = photographs(folder, "a.png b.png")
     prepared(options)
-    photographs(folder, "b.png")
+    photographs(folder, "c.png")
 
     def says(image: Image.Image) -> str:
         edit(options, "a.png", text="by hand")
-        return "b"
+        edit(options, "b.png", text="by hand, too")
+        return "made"
 
     captioners = Captioners()
     captioners["size"] = Tool("", lambda source, options: says)
-    prepared(options, captioners)
-    assert texts(options) == {"a.png": "by hand", "b.png": "b"}
+    prepared(replace(options, again=("captions",)), captioners)
+    assert texts(options) == {"a.png": "by hand", "b.png": "by hand, too", "c.png": "made"}
+
+
+@case("an image that somebody put into the dataset is captioned, not written over")
+def own_image(folder: Path) -> None:
+    options = photographs(folder, "a.jpg")
+    prepared(options)
+    Image.new("RGB", (70, 70)).save(options.target / "b.jpg")
+    with (options.target / "metadata.jsonl").open("a") as stream:
+        stream.write('{"file_name": "b.jpg", "text": ""}\n')
+    photographs(folder, "b.png")
+    prepared(options)
+    assert texts(options) == {"a.png": "96 by 72, no. 1", "b.jpg": "70 by 70, no. 1"}
+    assert "b.jpg: expected b.png, as what is made here" in refused(replace(options, again=("images",)))
 
 
 @case("a dry run says what there is to do, and does nothing")

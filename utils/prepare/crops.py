@@ -38,7 +38,7 @@ def face_cropper(source: str, options: Options) -> Cropper:
         if not faces:
             return None
         note = f"the largest of {counted(len(faces), 'face')}" if len(faces) > 1 else ""
-        return Crop(square_around(faces[0], options.margin, image.size), note)
+        return Crop(square_around(faces[0], options.margin or 0, image.size), note)
 
     return crop
 
@@ -49,14 +49,26 @@ def person_cropper(source: str, options: Options) -> Cropper:
 
     def crop(image: Image.Image) -> Crop | None:
         found = remover(image).point(lambda value: 255 * (value >= PRESENT)).getbbox()
-        return None if found is None else Crop(around(Box(*found), options.margin, image.size))
+        return None if found is None else Crop(around(Box(*found), options.margin or 0, image.size))
 
     return crop
 
 
-CROPPERS: dict[str, Tool[Cropper]] = {
-    "face": Tool("a square around the largest face, by MediaPipe", face_cropper, ("ai_edge_litert",)),
-    "person": Tool("a rectangle around people, by MediaPipe", person_cropper, ("ai_edge_litert",)),
+@dataclass(frozen=True)
+class CropTool(Tool[Cropper]):
+    """A row of croppers.
+
+    Attributes:
+        margin: around what is cropped to, unless another is asked for.
+    """
+
+    margin: float = 0.0
+
+
+_LITE = ("ai_edge_litert",)
+CROPPERS: dict[str, CropTool] = {
+    "face": CropTool("a square around the largest face, by MediaPipe", face_cropper, _LITE, margin=0.6),
+    "person": CropTool("a rectangle around people, by MediaPipe", person_cropper, _LITE, margin=0.1),
 }
 """What `--crop` may be."""
 

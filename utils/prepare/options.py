@@ -26,7 +26,7 @@ class Options:
         name: of the dataset, a folder in `datasets`.
         datasets: where datasets lie.
         crop: a row of `CROPPERS`; "": the whole image.
-        margin: around what is cropped to, on each side, in its own sides.
+        margin: around what is cropped to, on each side, in its longer side; None: the cropper's own.
         background: a row of `REMOVERS`; "": it stays.
         background_weights: the file of what removes it, if it needs one.
         fill: the colour that takes the background's place.
@@ -50,7 +50,7 @@ class Options:
     name: str
     datasets: Path = Path("datasets")
     crop: str = ""
-    margin: float = 0.6
+    margin: float | None = None
     background: str = ""
     background_weights: str = ""
     fill: str = "white"
@@ -77,7 +77,7 @@ class Options:
     @property
     def image_settings(self) -> str:
         """What images are made by, in words."""
-        crop = f"crop={self.crop} margin={self.margin:g} " if self.crop else ""
+        crop = f"crop={self.crop} margin={self.margin or 0:g} " if self.crop else ""
         background = f"background={self.background} fill={self.fill} " if self.background else ""
         return f"{crop}{background}largest={self.largest}"
 

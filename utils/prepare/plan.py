@@ -117,6 +117,11 @@ def _task(options: Options, line: Line, source: Path, findings: Findings) -> Tas
     image = changed or "images" in options.again or not in_folder(options.target, line.name).is_file()
     if not image and options.background and line.record.get("image") == options.image_settings:
         image = not in_folder(options.target / MASKS, line.name).is_file()
+    if image and not line.name.endswith(".png"):
+        findings.faults.append(
+            f"{options.target / line.name}: expected {Path(line.name).stem}.png, as what is made here; "
+            "rename it, in the metadata too, or take another NAME"
+        )
     written = "" if line.value("text") else _beside(source, findings)
     wanted = {
         field: bool(tool) and _is_wanted(options, line, field, again, changed)
@@ -127,11 +132,14 @@ def _task(options: Options, line: Line, source: Path, findings: Findings) -> Tas
 
 def _is_wanted(options: Options, line: Line, field: str, again: str, changed: bool) -> bool:
     """Whether words are to be made: there are none, or they are asked for, or of another image."""
-    if not line.value(field):
-        return True
-    if line.is_edited(field):
-        return "edited" in options.again
-    return changed or again in options.again
+    return may_be_made(options, line, field) and (
+        not line.value(field) or line.is_edited(field) or changed or again in options.again
+    )
+
+
+def may_be_made(options: Options, line: Line, field: str) -> bool:
+    """Whether a line's caption ("text") or tags are not somebody's own, or are asked for all the same."""
+    return not line.is_edited(field) or "edited" in options.again
 
 
 def _beside(source: Path, findings: Findings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from utils.prepare.captioners import Captioner, captioned
 from utils.prepare.crops import CROPPERS, Cropper
 from utils.prepare.lines import FIELDS, Line, read_lines, write_lines
 from utils.prepare.options import Options, Tool, load_tool, tool_of
-from utils.prepare.plan import MASKS, Plan, Task, make_plan
+from utils.prepare.plan import MASKS, Plan, Task, make_plan, may_be_made
 from utils.prepare.taggers import TAGGERS, Tagger
 from utils.prepare.words import arranged, replaced
 
@@ -66,7 +66,7 @@ def prepare_dataset(
         UserError: what is asked can't be done; nothing is written then.
         KeyboardInterrupt: with how far it came; all until there is kept.
     """
-    _check_tools(options, captioners)
+    options = _settled(options, captioners)
     plan = make_plan(options)
     todo = [task for task in plan.tasks if task.any]
     for note in plan.notes:
@@ -92,17 +92,24 @@ def prepare_dataset(
         lock.release()
 
 
-def _check_tools(options: Options, captioners: Mapping[str, Tool[Captioner]]) -> None:
-    """Raise `UserError` for unknown names, missing packages and a colour that is none."""
+def _settled(options: Options, captioners: Mapping[str, Tool[Captioner]]) -> Options:
+    """The options with the cropper's own margin, if none is asked for.
+
+    Raises:
+        UserError: unknown names, missing packages, and a colour that is none.
+    """
     read_colour(options.fill)
     if options.crop:
         tool_of("crop", CROPPERS, options.crop)
+        if options.margin is None:
+            options = replace(options, margin=CROPPERS[options.crop].margin)
     if options.background:
         tool_of("background", REMOVERS, options.background)
     if options.captioner:
         tool_of("captioner", captioners, options.captioner)
     if options.tagger:
         tool_of("tagger", TAGGERS, options.tagger)
+    return options
 
 
 class _Preparation:
@@ -163,8 +170,10 @@ class _Preparation:
 
     def _do(self, task: Task) -> None:
         """One source, and its line on the terminal."""
+        # as it stands by now: somebody may write captions while others are made
+        line = (read_lines(self.file) | self.made).get(task.line.name, task.line)
         try:
-            image, said = self._image(task)
+            image, said = self._image(task, line)
         except UserError as error:  # of one file: the others go on
             self.outcome.unreadable += 1
             self.say(f"{task.source.name}: left out: {error}")
@@ -173,16 +182,15 @@ class _Preparation:
             self.outcome.left_out += 1
             self.say(f"{task.source.name}: left out: {reason}")
             return
-        line = task.line
-        self._words(task, image)
+        self._words(task, line, image)
         self.made[line.name] = line
         self.outcome.images += 1
         words = "; ".join(part for part in (line.value("text"), ", ".join(line.value("tags"))) if part)
         self.say(f"{task.source.name}: {image.width} x {image.height}{said}{f': {words}' if words else ''}")
 
-    def _image(self, task: Task) -> tuple[Image.Image, str]:
+    def _image(self, task: Task, line: Line) -> tuple[Image.Image, str]:
         """The dataset's image of a source, made if it is to be, and what is to be said of it."""
-        place = in_folder(self.options.target, task.line.name)
+        place = in_folder(self.options.target, line.name)
         if not task.image:
             return _read(place), ""
         image, said = self._cropped(_read(task.source))
@@ -196,7 +204,7 @@ class _Preparation:
         else:
             mask_place.unlink(missing_ok=True)
         write_atomically(place, _png(image))
-        task.line.record |= {
+        line.record |= {
             "from": str(task.source),
             "source": task.digest,
             "image": self.options.image_settings,
@@ -217,16 +225,15 @@ class _Preparation:
             image.thumbnail((options.largest, options.largest), Image.Resampling.LANCZOS)
         return image, said
 
-    def _words(self, task: Task, image: Image.Image) -> None:
+    def _words(self, task: Task, line: Line, image: Image.Image) -> None:
         """Put caption and tags into a task's line, as far as they are to be made."""
-        options, line = self.options, task.line
-        if task.written:
+        options = self.options
+        if task.written and not line.value("text"):
             line.put("text", task.written, by="")
-        if task.caption and self.captioner is not None:
-            line.put(
-                "text", replaced(captioned(image, self.captioner), options.replace), options.text_settings
-            )
-        if task.tags and self.tagger is not None:
+        if task.caption and self.captioner is not None and may_be_made(options, line, "text"):
+            said = replaced(captioned(image, self.captioner), options.replace)
+            line.put("text", said, options.text_settings)
+        if task.tags and self.tagger is not None and may_be_made(options, line, "tags"):
             found = arranged(self.tagger(image), options.first, options.never, options.replace)
             line.put("tags", list(found), options.tags_settings)
 
