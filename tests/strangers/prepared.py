@@ -199,6 +199,21 @@ def stopped(folder: Path) -> None:
     }
 
 
+@case("killed between an image and its line, it is taken for what it is, and for nobody's own")
+def killed(folder: Path) -> None:
+    options = photographs(folder)
+    prepared(options)
+    file = options.target / "metadata.jsonl"
+    whole = file.read_text()
+    file.write_text("")
+    _, said = prepared(options)
+    assert file.read_text() == whole
+    assert not any("kept" in line for line in said)
+    file.write_text("")
+    prepared(replace(options, largest=80))
+    assert read_rgb(options.target / "a.png").size == (80, 60)
+
+
 @case("what is written into the metadata while images are prepared is kept, of those still to come, too")
 def meanwhile(folder: Path) -> None:
     options = photographs(folder, "a.png b.png")
@@ -238,51 +253,3 @@ def dry(folder: Path) -> None:
         *(f"{options.folder / name}: image, caption to do" for name in ("a.jpg", "b.png")),
     ]
     assert not options.datasets.exists()
-
-
-# --- what is refused ---
-
-
-@case("a folder that is no dataset of this kind is not written to, nor that of the photographs")
-def not_ours(folder: Path) -> None:
-    options = photographs(folder)
-    (options.target / "source").mkdir(parents=True)
-    assert "expected a new folder, or one with metadata.jsonl, found source" in refused(options)
-    own = replace(options, datasets=folder, name="photos")
-    assert "expected another folder than that of the photographs, found the same" in refused(own)
-    assert "expected a name for a folder" in refused(replace(options, name="../mine"))
-
-
-@case("two photographs of one name from two folders are refused, not mixed up")
-def mixed_up(folder: Path) -> None:
-    options = photographs(folder)
-    prepared(options)
-    (folder / "other").mkdir()
-    Image.new("RGB", (80, 80), "blue").save(folder / "other" / "a.jpg")
-    assert f"expected it of {folder / 'other' / 'a.jpg'}, found it of {options.folder / 'a.jpg'}" in refused(
-        replace(options, folder=folder / "other")
-    )
-    (folder / "photos").rename(folder / "moved")
-    prepared(replace(options, folder=folder / "moved"))  # the same photographs elsewhere
-
-
-@case("metadata that an editor has broken, or that name an image twice, are refused with their line")
-def broken(folder: Path) -> None:
-    options = photographs(folder)
-    prepared(options)
-    file = options.target / "metadata.jsonl"
-    good = file.read_text()
-    file.write_text(good + '{"file_name": "c.png", "text": oops}\n')
-    assert "expected JSON, found a fault in line 3" in refused(options)
-    file.write_text(good + good)
-    assert "expected a line for each image, found more for a.png, b.png" in refused(options)
-
-
-@case("what nothing of the name does is refused with the names that there are")
-def unknown(folder: Path) -> None:
-    options = photographs(folder)
-    assert "--captioner: expected one of size, found sise (did you mean 'size'?)" in refused(
-        replace(options, captioner="sise")
-    )
-    assert "--crop: expected one of face, person, found faces" in refused(replace(options, crop="faces"))
-    assert "--fill: expected a colour" in refused(replace(options, fill="whitish"))

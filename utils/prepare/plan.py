@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from PIL import Image
 
 from utils.data.caption_files import EXTENSIONS, METADATA
 from utils.data.caption_metadata import read_text
@@ -18,6 +21,8 @@ from utils.prepare.options import Options
 
 MASKS = "masks"
 """The folder of masks in a dataset; each has its image's name."""
+MARK = "prepared"
+"""The keyword of the text in a PNG that says what it was made of, and how."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,12 @@ def _task(options: Options, line: Line, source: Path, findings: Findings) -> Tas
             "rename one, or take another NAME"
         )
 
-    image = changed or "images" in options.again or not in_folder(options.target, line.name).is_file()
+    place = in_folder(options.target, line.name)
+    image = changed or "images" in options.again or not place.is_file()
+    if not image and not line.record and (mark := read_mark(place)):
+        # a kill came between the image and its line
+        image = mark != mark_of(options, digest)
+        line.record |= {} if image else record_of(options, source, digest)
     if not image and options.background and line.record.get("image") == options.image_settings:
         image = not in_folder(options.target / MASKS, line.name).is_file()
     if image and not line.name.endswith(".png"):
@@ -128,6 +138,23 @@ def _task(options: Options, line: Line, source: Path, findings: Findings) -> Tas
         for field, tool, again in (("text", options.captioner, "captions"), ("tags", options.tagger, "tags"))
     }
     return Task(source, line, digest, image, wanted["text"] and not written, wanted["tags"], written)
+
+
+def record_of(options: Options, source: Path, digest: str) -> dict[str, str]:
+    """What a line says of how its image came about."""
+    return {"from": str(source), "source": digest, "image": options.image_settings}
+
+
+def mark_of(options: Options, digest: str) -> str:
+    """What an image that is made here says of itself."""
+    return f"{digest} {options.image_settings}"
+
+
+def read_mark(place: Path) -> str:
+    """What an image says of itself; "" if it was not made here."""
+    with suppress(OSError, SyntaxError, ValueError), Image.open(place, formats=["PNG"]) as opened:
+        return str(opened.info.get(MARK, ""))
+    return ""
 
 
 def _is_wanted(options: Options, line: Line, field: str, again: str, changed: bool) -> bool:

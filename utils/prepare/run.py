@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from utils.data.caption_files import METADATA
 from utils.data.findings import counted, some_of
@@ -22,7 +23,7 @@ from utils.prepare.captioners import Captioner, captioned
 from utils.prepare.crops import CROPPERS, Cropper
 from utils.prepare.lines import FIELDS, Line, read_lines, write_lines
 from utils.prepare.options import Options, Tool, load_tool, tool_of
-from utils.prepare.plan import MASKS, Plan, Task, make_plan, may_be_made
+from utils.prepare.plan import MARK, MASKS, Plan, Task, make_plan, mark_of, may_be_made, record_of
 from utils.prepare.taggers import TAGGERS, Tagger
 from utils.prepare.words import arranged, replaced
 
@@ -171,7 +172,7 @@ class _Preparation:
     def _do(self, task: Task) -> None:
         """One source, and its line on the terminal."""
         # as it stands by now: somebody may write captions while others are made
-        line = (read_lines(self.file) | self.made).get(task.line.name, task.line)
+        line = read_lines(self.file).get(task.line.name, task.line)
         try:
             image, said = self._image(task, line)
         except UserError as error:  # of one file: the others go on
@@ -196,19 +197,15 @@ class _Preparation:
         image, said = self._cropped(_read(task.source))
         mask = self.remover(image) if self.remover else None
 
-        # the mask first: an image without a line is made anew, a mask is overwritten
+        # the mask first: where there is an image, its mask is
         mask_place = self.options.target / MASKS / place.name
         if mask is not None:
             write_atomically(mask_place, _png(mask))
             image = filled(image, mask, self.colour)
         else:
             mask_place.unlink(missing_ok=True)
-        write_atomically(place, _png(image))
-        line.record |= {
-            "from": str(task.source),
-            "source": task.digest,
-            "image": self.options.image_settings,
-        }
+        write_atomically(place, _png(image, mark_of(self.options, task.digest)))
+        line.record |= record_of(self.options, task.source, task.digest)
         return image, said
 
     def _cropped(self, image: Image.Image) -> tuple[Image.Image, str]:
@@ -265,7 +262,9 @@ def _read(path: Path) -> Image.Image:
     return read_rgb(path)
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+def _png(image: Image.Image, mark: str = "") -> bytes:
+    buffer, texts = io.BytesIO(), PngInfo()
+    if mark:
+        texts.add_text(MARK, mark)
+    image.save(buffer, "PNG", pnginfo=texts)
     return buffer.getvalue()
