@@ -4,8 +4,8 @@ python prepare_script.py photographs astronaut --crop=face --background=person -
 python prepare_script.py FOLDER NAME --crop=face --captioner=florence --tagger=wd14 --dry-run
 
 FOLDER is only read. Images, masks and metadata.jsonl, with captions and tags, go to datasets/NAME. Captions
-in .txt or .caption files beside the photographs are taken over. Again, the command does only what is missing;
-what somebody has written or changed in metadata.jsonl stays.
+beside the photographs (.txt, .caption, metadata.jsonl) are taken over. Again, the command does only what is
+missing; what somebody has written or changed in metadata.jsonl stays.
 """
 
 from __future__ import annotations

@@ -128,6 +128,19 @@ def taken_over(folder: Path) -> None:
     assert texts(options)["a.png"] == "96 by 72, no. 1"
 
 
+@case("a dataset prepared once more under another name keeps its captions and tags")
+def once_more(folder: Path) -> None:
+    options = photographs(folder)
+    prepared(options)
+    edit(options, "a.png", tags=["one"], text="")
+    prepared(replace(options, folder=options.target, name="other", captioner=""))
+    lines = read_lines(options.datasets / "other" / "metadata.jsonl").values()
+    assert [(line.value("text"), line.value("tags")) for line in lines] == [
+        ("", ["one"]),
+        ("96 by 72, no. 2", []),
+    ]
+
+
 # --- again ---
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,7 +16,7 @@ from utils.data.caption_files import EXTENSIONS, METADATA
 from utils.data.caption_metadata import read_text
 from utils.data.findings import Findings, counted, some_of
 from utils.errors import UserError
-from utils.files import find_images, in_folder
+from utils.files import find_images, in_folder, one_form
 from utils.names import is_name
 from utils.prepare.lines import Line, read_lines
 from utils.prepare.options import Options
@@ -36,7 +38,7 @@ class Task:
         image: whether its image is to be made.
         caption: whether its caption is.
         tags: whether its tags are.
-        written: the caption that lies beside the source, if it is to be taken over.
+        written: "text" and "tags" that lie beside the source, as far as they are to be taken over.
     """
 
     source: Path
@@ -45,13 +47,15 @@ class Task:
     image: bool
     caption: bool
     tags: bool
-    written: str = ""
+    written: Mapping[str, Any]
 
     def __str__(self) -> str:
-        parts = {"image": self.image, "caption": self.caption or self.written, "tags": self.tags}
-        return (
-            f"{self.source}: {', '.join(name for name, wanted in parts.items() if wanted) or 'nothing'} to do"
-        )
+        parts = {
+            "image": self.image,
+            "caption": self.caption or "text" in self.written,
+            "tags": self.tags or "tags" in self.written,
+        }
+        return f"{self.source}: {', '.join(name for name, wanted in parts.items() if wanted)} to do"
 
     @property
     def any(self) -> bool:
@@ -76,11 +80,17 @@ def make_plan(options: Options) -> Plan:
     """
     sources = find_images(options.folder)
     _check_target(options)
-    lines = read_lines(options.target / METADATA)
+    lines, beside = read_lines(options.target / METADATA), read_lines(options.folder / METADATA)
     findings = Findings()
     by_stem = {Path(name).stem: line for name, line in lines.items() if "/" not in name}
     tasks = [
-        _task(options, by_stem.get(stem) or Line.new(f"{stem}.png"), source, findings)
+        _task(
+            options,
+            by_stem.get(stem) or Line.new(f"{stem}.png"),
+            source,
+            _written(source, beside.get(one_form(source.name)), findings),
+            findings,
+        )
         for stem, source in sources.items()
     ]
     findings.settle()
@@ -108,7 +118,7 @@ def _check_target(options: Options) -> None:
         )
 
 
-def _task(options: Options, line: Line, source: Path, findings: Findings) -> Task:
+def _task(options: Options, line: Line, source: Path, written: Mapping[str, Any], findings: Findings) -> Task:
     """What is missing of one source's image and words."""
     digest = sha256(source.read_bytes()).hexdigest()[:16]
     known = line.record.get("source", "")
@@ -132,12 +142,12 @@ def _task(options: Options, line: Line, source: Path, findings: Findings) -> Tas
             f"{options.target / line.name}: expected {Path(line.name).stem}.png, as what is made here; "
             "rename it, in the metadata too, or take another NAME"
         )
-    written = "" if line.value("text") else _beside(source, findings)
+    new = {field: value for field, value in written.items() if not line.value(field)}
     wanted = {
-        field: bool(tool) and _is_wanted(options, line, field, again, changed)
+        field: bool(tool) and field not in new and _is_wanted(options, line, field, again, changed)
         for field, tool, again in (("text", options.captioner, "captions"), ("tags", options.tagger, "tags"))
     }
-    return Task(source, line, digest, image, wanted["text"] and not written, wanted["tags"], written)
+    return Task(source, line, digest, image, wanted["text"], wanted["tags"], new)
 
 
 def record_of(options: Options, source: Path, digest: str) -> dict[str, str]:
@@ -169,13 +179,18 @@ def may_be_made(options: Options, line: Line, field: str) -> bool:
     return not line.is_edited(field) or "edited" in options.again
 
 
-def _beside(source: Path, findings: Findings) -> str:
-    """The caption that lies beside a source, in one line; "" where there is none."""
-    for extension in EXTENSIONS:
-        file = source.with_suffix(extension)
-        if file.is_file():
-            return " ".join((read_text(file, findings) or "").split())
-    return ""
+def _written(source: Path, line: Line | None, findings: Findings) -> dict[str, Any]:
+    """What is said of a source in files beside it: "text" in one line, "tags"; as far as there is any.
+
+    Args:
+        source: the photograph.
+        line: of its folder's metadata, if they name it.
+        findings: get captions that can't be read.
+    """
+    files = [file for extension in EXTENSIONS if (file := source.with_suffix(extension)).is_file()]
+    text = read_text(files[0], findings) or "" if files else str(line.value("text")) if line else ""
+    written = {"text": " ".join(text.split()), "tags": line.value("tags") if line else []}
+    return {field: value for field, value in written.items() if value}
 
 
 def _kept(options: Options, tasks: list[Task]) -> list[str]:

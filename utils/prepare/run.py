@@ -225,8 +225,9 @@ class _Preparation:
     def _words(self, task: Task, line: Line, image: Image.Image) -> None:
         """Put caption and tags into a task's line, as far as they are to be made."""
         options = self.options
-        if task.written and not line.value("text"):
-            line.put("text", task.written, by="")
+        for field, value in task.written.items():
+            if not line.value(field):
+                line.put(field, value, by="")
         if task.caption and self.captioner is not None and may_be_made(options, line, "text"):
             said = replaced(captioned(image, self.captioner), options.replace)
             line.put("text", said, options.text_settings)
