@@ -14,6 +14,7 @@ LIGHT = (
     *("utils.config.load", "utils.config.runs", "utils.config.schema", "utils.config.yaml_files"),
     *("utils.data.captioned", "utils.data.captions", "utils.data.dataset_summary"),
     *("utils.jobs.prepare", "utils.jobs.train", "utils.models.families", "utils.training.claims"),
+    *("utils.prepare.run", "utils.prepare.sheet"),
 )
 
 

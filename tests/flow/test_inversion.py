@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,13 +16,16 @@ from utils.flow.inversion import TRAINING_FREE, build_inversion
 from utils.flow.inversion_free import (
     Backwards,
     FlowEdit,
+    FlowSlider,
     RFInversion,
+    _shuffled,
     euler_step,
     fireflow_step,
     midpoint_step,
 )
 from utils.flow.inversion_lora import RULES, Lora
 from utils.flow.sampling import Fields, VelocityFn, euler_sample
+from utils.flow.schedules import per_sample
 
 SIGMAS = torch.linspace(1, 0, 29)
 SCALES = [-1.0, 0.0, 1e-4, 0.5, 1.0]
@@ -122,10 +126,11 @@ def test_forward_passes_are_as_published(photo, name: str, forwards: int) -> Non
     ("inversion", "calls", "parts"),
     [
         (FlowEdit(), 18, 18 * (1 + 5)),
+        (FlowSlider(), 18, 18 * (1 + 2 * 5)),
         (build_inversion("euler", "", 1.0), 18 + 18, 18 + 18 * 6),
         (Lora("difference"), 28, 28 + 18 * 5 * 3),
     ],
-    ids=["flowedit", "euler", "lora"],
+    ids=["flowedit", "flowslider", "euler", "lora"],
 )
 def test_all_velocities_of_a_step_are_one_forward_pass(photo, inversion, calls: int, parts: int) -> None:
     sizes = []
@@ -200,6 +205,32 @@ def test_flowedit_leaves_the_photograph_and_transports_by_the_difference(photo, 
     # the difference of the velocities is (z - x_0) / 2 - 0.8, whatever the noise
     change = euler_sample(lambda z, sigma: 0.5 * z - 0.8, torch.zeros_like(x_0), SIGMAS, 10)
     torch.testing.assert_close(edits[1.0], x_0 + change, atol=1e-5, rtol=1e-5)
+
+
+def test_flowslider_scales_what_steers_alone(photo) -> None:
+    """On a field that is no straight line in the scale, against a slow loop of the paper's two terms."""
+    x_0, noise = photo
+
+    def field(x, sigma, scale: float):
+        return 0.5 * x + sigma - 0.8 * scale**3 + 0.1 * scale * x
+
+    @in_parts
+    def cubic(scales: Mapping[str, float]) -> VelocityFn:
+        return lambda x, sigma: field(x, per_sample(sigma, x), scales.get("semantic", 0.0))
+
+    edits = FlowSlider().edit(cubic, x_0, SIGMAS, 10, [-1.0, 0.0, 0.5, 2.0], noise)
+    assert torch.equal(edits[0.0], x_0)
+    generator = torch.Generator().manual_seed(0)
+    z = dict.fromkeys((-1.0, 0.5, 2.0), x_0)
+    for sigma, sigma_next in pairwise(SIGMAS[10:]):
+        x_source = (1 - sigma) * x_0 + sigma * _shuffled(noise, generator)
+        for scale, state in z.items():
+            x_edited = state + x_source - x_0
+            bare = field(x_edited, sigma, 0.0)
+            fidelity, steering = bare - field(x_source, sigma, 0.0), field(x_edited, sigma, 1.0) - bare
+            z[scale] = state + (sigma_next - sigma) * (fidelity + scale * steering)
+    for scale, state in z.items():
+        torch.testing.assert_close(edits[scale], state, atol=1e-5, rtol=1e-5)
 
 
 def test_names_are_those_of_the_config() -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Dinov2Model
 
 from tests.measure.mini_encoders import CPU, EMBEDDERS, copied, loaded, missing, photo
+from utils import hub as hub_module
 from utils.errors import UserError
-from utils.measure import encoders
 from utils.measure.encoders import ENCODERS, load
 
 # what is not there
@@ -35,6 +35,13 @@ def test_a_folder_that_lacks_a_file(folders, name, tmp_path):
     assert "model.safetensors" in missing(name, folder)
     (folder / "config.json").unlink()
     assert str(folder) in missing(name, folder)
+
+
+def test_a_configuration_of_another_kind_of_network(folders, tmp_path):
+    folder = copied(folders["clip"], tmp_path)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"patch_size": 8', '"patch_size": [7, 3]'))
+    assert "expected the files of a CLIPModel, found others: " in missing("clip", folder)
 
 
 @EMBEDDERS
@@ -114,7 +121,7 @@ def hub(monkeypatch, tmp_path, files):
             raise NoConnectionError("[Errno -2] Name or service not known")
         return types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=file) for file in files])
 
-    real = encoders.snapshot_download
+    real = hub_module.snapshot_download
 
     def download(source, *, allow_patterns, local_files_only=False):
         asked.append(allow_patterns)
@@ -124,8 +131,8 @@ def hub(monkeypatch, tmp_path, files):
             return str(tmp_path / "downloaded")
         return real(source, allow_patterns=allow_patterns, local_files_only=True)
 
-    monkeypatch.setattr(encoders.HfApi, "model_info", model_info)
-    monkeypatch.setattr(encoders, "snapshot_download", download)
+    monkeypatch.setattr(hub_module.HfApi, "model_info", model_info)
+    monkeypatch.setattr(hub_module, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return asked
 

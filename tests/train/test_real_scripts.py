@@ -79,7 +79,7 @@ def test_training_free_inversions_need_no_training(photos: Path, script: Script,
         for scale in ("0.00", "1.00", "-1.00")
     ]
     assert len(set(images)) == 3
-    by_chance = inversion in ("rf_inversion", "flowedit")
+    by_chance = inversion in ("rf_inversion", "flowedit", "flowslider")
     assert len(list(edits("610", inversion).glob("*.png"))) == (2 if by_chance else 1)
     page = (edits("610", inversion) / "index.html").read_text(encoding="utf-8")
     assert f"<td>{EDIT}</td>" in page  # made with this one alone

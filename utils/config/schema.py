@@ -150,7 +150,7 @@ class Config:
     image_ids: list[str] = key(PHOTOGRAPHS, [], "stems in the source folder; none: all of them")
     semantic_lora_path: str = key(PHOTOGRAPHS, "", "the edit, a LoRA file", **PATH_OR_NONE)
     semantic_cfg_scale: float = key(PHOTOGRAPHS, 0.75, "w, the strength of the edit beside the inversion LoRA")
-    inversion: str = key(PHOTOGRAPHS, "lora", "how a photograph is found in the flow; see docs/photographs.md", one_of=("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit"))
+    inversion: str = key(PHOTOGRAPHS, "lora", "how a photograph is found in the flow; see docs/photographs.md", one_of=("lora", "euler", "rf_solver", "fireflow", "rf_inversion", "flowedit", "flowslider"))
     inversion_rule: str = key(PHOTOGRAPHS, "difference", "how the edit joins an inversion LoRA", one_of=("difference", "joint", "authors"))
 
     judge: str = key(MEASURING, "pairs", "what says how far an edit has got: pairs, by what the base sees; clip (and dinov2); probe, the face world's own, pairs for other edits", one_of=("pairs", "clip", "probe"))

@@ -12,6 +12,7 @@ in TRAINING_FREE.
     fireflow      second order at first-order cost              FireFlow, arXiv 2412.07517
     rf_inversion  steered to noise and back to the photograph   RF-Inversion, arXiv 2410.10792
     flowedit      no inversion: transport by differences        FlowEdit, arXiv 2412.08629
+    flowslider    the same, only what steers it scaled          FlowSlider, arXiv 2604.02088
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from utils.errors import UserError, nearest
 from utils.flow.inversion_free import (
     Backwards,
     FlowEdit,
+    FlowSlider,
     RFInversion,
     euler_step,
     fireflow_step,
@@ -67,6 +69,7 @@ TRAINING_FREE: dict[str, Callable[[], Inversion]] = {
     "fireflow": lambda: Backwards(fireflow_step),
     "rf_inversion": RFInversion,
     "flowedit": FlowEdit,
+    "flowslider": FlowSlider,
 }
 
 

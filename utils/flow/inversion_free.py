@@ -5,6 +5,7 @@
     fireflow      second order at first-order cost              FireFlow, arXiv 2412.07517
     rf_inversion  steered to noise and back to the photograph   RF-Inversion, arXiv 2410.10792
     flowedit      no inversion: transport by differences        FlowEdit, arXiv 2412.08629
+    flowslider    the same, only what steers it scaled          FlowSlider, arXiv 2604.02088
 
 A class each; the formulas stand in their docstrings.
 """
@@ -169,19 +170,49 @@ class FlowEdit:
         edited = [scale for scale in dict.fromkeys(scales) if scale]
         if not edited:
             return dict.fromkeys(scales, x_0)
-        velocity = fields({}, *({"semantic": scale} for scale in edited))
         z = _copies(x_0, edited)
         for sigma, sigma_next in pairwise(sigmas[skip:]):
             change = torch.zeros_like(z)
             for _ in range(self.draws):
                 x_source = (1 - sigma) * x_0 + sigma * _shuffled(noise, generator)
                 x_edited = z + _copies(x_source - x_0, edited)
-                v = velocity(torch.cat([x_source, x_edited]), sigma.expand(len(x_0) + len(z)))
-                v_source, v_edited = v[: len(x_0)], v[len(x_0) :]
-                change = change + (v_edited - _copies(v_source, edited)) / self.draws
+                change = change + self.change(fields, x_source, x_edited, sigma, edited) / self.draws
             z = z + (sigma_next - sigma) * change
         moved = _by_scale(z, edited)
         return {scale: moved.get(scale, x_0) for scale in scales}
+
+    def change(
+        self, fields: Fields, x_source: Tensor, x_edited: Tensor, sigma: Tensor, scales: Sequence[float]
+    ) -> Tensor:
+        """dz/dsigma (len(scales) B, ...) at x_source (B, ...) and x_edited, a part for each scale."""
+        velocity = fields({}, *({"semantic": scale} for scale in scales))
+        v = velocity(torch.cat([x_source, x_edited]), sigma.expand(len(x_source) + len(x_edited)))
+        v_source, v_edited = v[: len(x_source)], v[len(x_source) :]
+        return v_edited - _copies(v_source, scales)
+
+
+@dataclass(frozen=True)
+class FlowSlider(FlowEdit):
+    """FlowEdit's difference in two, of which the slider scales the second alone.
+
+        fidelity    v(x_edited) - v(x_source)                 holds what was edited to the photograph
+        steering    v(x_edited; semantic 1) - v(x_edited)     moves it
+        dz/dsigma = fidelity + s steering
+    (FlowSlider, arXiv 2604.02088; there two prompts stand where the adapter is off and on.)
+    """
+
+    def change(
+        self, fields: Fields, x_source: Tensor, x_edited: Tensor, sigma: Tensor, scales: Sequence[float]
+    ) -> Tensor:
+        """See `FlowEdit.change`."""
+        velocity = fields({}, *({} for _ in scales), *({"semantic": 1.0} for _ in scales))
+        states = torch.cat([x_source, x_edited, x_edited])
+        v = velocity(states, sigma.expand(len(states)))
+        v_source, v_edited, v_adapted = v.split([len(x_source), len(x_edited), len(x_edited)])
+        s = torch.tensor(scales).repeat_interleave(len(x_source)).to(x_edited)
+        fidelity = v_edited - _copies(v_source, scales)
+        steering = v_adapted - v_edited
+        return fidelity + per_sample(s, x_edited) * steering
 
 
 # --- all scales as one batch ---

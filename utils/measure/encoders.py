@@ -7,40 +7,29 @@
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate, normalize
 from torchvision.models import get_model_weights
 
 from utils.errors import UserError, nearest
+from utils.hub import (
+    NOT_THERE,
+    UNFIT,
+    Unavailable,
+    from_folder,
+    load_pretrained,
+    model_folder,
+    onnx_session,
+    reason,
+)
 
 logger = logging.getLogger(__name__)
 
-# what missing and unfit files are met with, by transformers, safetensors, torch and the classes below
-_NOT_THERE = (OSError, ImportError)
-_UNFIT = (ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError)
 _BATCH, _BACKBONES = 16, {"alex": "alexnet", "vgg": "vgg16"}  # images a forward pass; torchvision's names
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """A network that can't be had: its name, why, and what would change that."""
-
-    name: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: not available: {self.reason}; to have it: {self.remedy}"
 
 
 class ClipEmbedder:
@@ -49,9 +38,7 @@ class ClipEmbedder:
     def __init__(self, source: str, device: torch.device) -> None:
         """Load a folder in transformers layout, or a hub id; raises what `load` catches."""
         folder, self._model, self._pixels = _pretrained(source, "CLIPModel", "CLIPImageProcessor", device)
-        from transformers import CLIPTokenizer
-
-        self._tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self._tokenizer = from_folder("CLIPTokenizer", folder)
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of images (B, 3, H, W)."""
@@ -158,12 +145,7 @@ class LpipsDistance:
 
 def _face_embedder(source: str, device: torch.device) -> FaceEmbedder:
     """Of an .onnx file, on the CPU whatever the device."""
-    import onnxruntime  # not a dependency: it serves only a network that may not be shipped
-
-    try:
-        return FaceEmbedder(onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]))
-    except Exception as error:  # onnxruntime's errors have no base of their own
-        raise ValueError(_reason(error)) from error
+    return FaceEmbedder(onnx_session(source))
 
 
 Encoder = ClipEmbedder | DinoEmbedder | FaceEmbedder | LpipsDistance
@@ -193,8 +175,8 @@ def load(name: str, source: str, device: torch.device) -> Encoder | Unavailable:
         return encoder(source, device)
     except torch.OutOfMemoryError:  # a RuntimeError, but the weights are there
         raise
-    except (*_NOT_THERE, *_UNFIT) as error:
-        return Unavailable(name, _reason(error), remedy)
+    except (*NOT_THERE, *UNFIT) as error:
+        return Unavailable(name, reason(error), remedy)
 
 
 def direction_similarity(source: Tensor, target: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -263,35 +245,7 @@ def _matched(a: Tensor, b: Tensor) -> Tensor:
 
 def _pretrained(source: str, name: str, processor: str, device: torch.device) -> tuple[str, Any, Any]:
     """The folder, its transformers model `name`, frozen, and what its image processor does to images."""
-    folder = _model_folder(source)
-    import transformers  # takes seconds, so only once there is a folder
-
-    settings = {"dtype": torch.float32, "output_loading_info": True}
-    model, report = getattr(transformers, name).from_pretrained(folder, **settings)
-    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
-        raise ValueError(f"{folder}: expected the weights of a {name}, found no {missing[0]}")
-    preprocess = _Preprocess(getattr(transformers, processor).from_pretrained(folder), device)
-    return folder, model.requires_grad_(False).eval().to(device), preprocess
-
-
-def _model_folder(source: str) -> str:
-    """`source`, where it is a folder; else the folder of the hub's model in the hub's cache."""
-    if Path(source).is_dir():
-        return source
-    wanted, safe = ["*.json", "*.txt"], "model*.safetensors"
-    try:  # asked once, before all else: without a network, from_pretrained tries for 23 s a file
-        files = HfApi().model_info(source, timeout=10).siblings or []
-        wanted.append(safe if any(fnmatch(file.rfilename, safe) for file in files) else "pytorch_model*.bin")
-        return snapshot_download(source, allow_patterns=wanted)
-    except Exception as error:  # of an HTTP client that is the hub library's own affair
-        try:
-            return snapshot_download(source, allow_patterns=wanted, local_files_only=True)
-        except _NOT_THERE + _UNFIT:
-            raise OSError(f"no folder {source}, not in the hub's cache, hub: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, KeyError) or not lines:
-        return repr(error)
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # the first may only announce the second
+    folder = model_folder(source)
+    model = load_pretrained(name, folder, dtype=torch.float32).to(device)
+    preprocess = _Preprocess(from_folder(processor, folder), device)
+    return folder, model, preprocess

@@ -1,0 +1,1 @@
+"""From photographs to a dataset: cropped, cut out, captioned and tagged."""
