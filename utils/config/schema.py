@@ -78,7 +78,7 @@ class Config:
     align: str = key(DATA, "none", "shift: a target that lies some pixels off its source is moved back", one_of=("none", "shift"))
 
     trigger: str = key(SUBJECT, "", "the word for the subject, in place of [trigger] in captions, or before them")
-    class_word: str = key(SUBJECT, "", "what the subject is one of, such as person: with the trigger, the caption where there is none")
+    class_word: str = key(SUBJECT, "", "what the subject is one of, such as person: with the trigger, the caption where no image has any")
     class_prompt: str = key(SUBJECT, "", 'of images of the class; "": a photo of a CLASS_WORD')
     prior: str = key(SUBJECT, "none", "what keeps the class as it is: images of it; base, the base's own velocity without the subject's word", one_of=("none", "images", "base"))
     prior_weight: float = key(SUBJECT, 1.0, "of the prior's loss", ge=0)
@@ -104,7 +104,7 @@ class Config:
     rank: int = key(TRAINING, 16, "of the LoRA", ge=1, le=8192)
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
     lr: float = key(TRAINING, 2e-3, "learning rate", gt=0)
-    optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes', on CUDA; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
+    optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes'; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
     lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts"))
     lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
     batch_size: int = key(TRAINING, 1, "samples a step, of each process", ge=1, le=4096)

@@ -97,20 +97,15 @@ class CaptionedImages(Source):
             "keep_tokens": config.keep_tokens,
             "caption_dropout_rate": config.caption_drop,
             "caption_tag_dropout_rate": config.tag_drop,
-            "class_tokens": self._said_of_it,
             "flip_aug": config.flip,
         }
-        return read_captioned(self.path, defaults, self.name)
+        unsaid = " ".join(filter(None, (self.name, self.config.class_word)))
+        return read_captioned(self.path, defaults, self.name, unsaid)
 
     @property
     def name(self) -> str:
         """The word that stands for the subject: trigger, or the token that learns."""
         return self.config.trigger
-
-    @property
-    def _said_of_it(self) -> str:
-        """The caption of images that come without one; "": they need one."""
-        return " ".join(filter(None, (self.name, self.config.class_word)))
 
     @cached_property
     def datasets(self) -> tuple[CaptionedDataset, ...]:
@@ -283,7 +278,10 @@ def _as_trained(run: Run) -> Run | None:
     """The run with what its dataset set when it was trained, for so many epochs; None: it was not."""
     if not run.config_path.is_file():
         return None
-    there, config = read_config(run.config_path), run.config
+    try:
+        there, config = read_config(run.config_path), run.config
+    except UserError:  # of another version: the dataset says it, if it is there
+        return None
     if (there.train_epochs, there.save_per_epochs) != (config.train_epochs, config.save_per_epochs):
         return None
     if config.prior == "none":
