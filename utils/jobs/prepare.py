@@ -31,6 +31,7 @@ from utils.training.methods import method_of
 from utils.training.optimizers import optimizer_kind
 
 if TYPE_CHECKING:
+    from utils.generation.texts import Edits
     from utils.models.base import Base, PromptEmbeds
 
 CONFIG_FOLDER = Path("config")
@@ -209,12 +210,15 @@ def check_weights(config: Config) -> None:
             raise UserError(f"{name}: expected weights, found none at {path}")
 
 
-def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, Mapping[str, PromptEmbeds]]:
+def load_base(
+    experiment: Experiment, prompts: Collection[str], edits: Sequence[Edits] = ()
+) -> tuple[Base, Mapping[str, PromptEmbeds]]:
     """Load the config's base model and encode all prompts; the text encoders are let go.
 
     Args:
         experiment: gives the model path, device, dtype, number of tokens, and where embeddings are kept.
         prompts: every prompt that any of the runs needs.
+        edits: LoRAs that will act, some of them on the text encoders, too.
 
     Returns:
         The base, and each prompt's embedding.
@@ -226,6 +230,7 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, M
     with heavy_imports():
         import torch
 
+        from utils.generation.texts import encode_under, new_words_in, without_words
         from utils.models.base import load_base_model
         from utils.models.compiling import compile_blocks
         from utils.models.memory import out_of_memory
@@ -239,8 +244,8 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, M
     together = f", {process_count()} processes" if process_count() > 1 else ""
     note = f" ({config.base_note})" if config.base_note else ""
     print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
-    unknown = unknown_words(experiment.model_path, prompts)
-    if unknown := [word for word in unknown if word != config.trigger.lower()]:
+    plain = without_words(prompts, [*new_words_in(edits), config.trigger])
+    if unknown := unknown_words(experiment.model_path, plain):
         print(f"check: the base knows no {', '.join(map(repr, unknown))}; its words are in {KNOWN_WORDS}")
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)
@@ -248,6 +253,8 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, M
     length = config.max_sequence_length
     try:
         embeds = cached_prompts(base, [*prompts], length, Cache.of(config))
+        if edits:
+            embeds = encode_under(base, embeds, length, edits)
         base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(base)

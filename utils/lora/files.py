@@ -10,7 +10,7 @@ torch is imported where it is used, so that --help need not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from utils.lora.linear import LinearLora
     from utils.lora.reading import Contents
+    from utils.lora.words import NewWord
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,42 @@ class LoraFile:
     """What a file holds.
 
     Attributes:
-        loras: LoRA of each linear, by the linear's dotted name in diffusers, without "transformer.".
+        loras: LoRA of each linear, by the linear's dotted name in diffusers; the transformer's without
+            "transformer.", a text encoder's behind "text_encoder." or "text_encoder_2.".
         metadata: of the header, less what only says how to read the tensors; {} for a .pt.
         format: a key of FORMATS in utils/lora/formats.py; or for others' files, whose names it has.
         left: keys of text encoders, left out on request.
+        words: new words in it, that prompts may have.
     """
 
     loras: dict[str, LinearLora]
     metadata: dict[str, str]
     format: str
     left: tuple[str, ...] = ()
+    words: tuple[NewWord, ...] = ()
+
+    @property
+    def by_part(self) -> dict[str, dict[str, LinearLora]]:
+        """`loras` by the part of the pipeline that they lie in."""
+        from utils.lora.names import by_part
+
+        return by_part(self.loras)
 
 
 def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
     """Read a LoRA file, whoever wrote it and whatever it is called.
 
+    Args:
+        path: the file.
+        skip_text_encoder: leave out what is of a text encoder.
+
     Raises:
         UserError: if the file is missing, unreadable or no plain LoRA for FLUX in every key, naming those at
-            fault; for a text encoder's unless `skip_text_encoder`.
+            fault.
     """
     from utils.lora.linear import Misfit
     from utils.lora.reading import plain_loras
+    from utils.lora.words import bundled
 
     contents, metadata = read_contents(path, skip_text_encoder)
     if strange := contents.strange():
@@ -61,10 +77,10 @@ def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
             "--to diffusers --rank N makes the nearest one of a DoRA, LoHa, LoKr or full difference"
         )
     try:
-        loras = plain_loras(contents, metadata)
+        loras, words = plain_loras(contents, metadata), bundled(contents.bundled, metadata)
     except Misfit as misfit:
-        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}") from None
-    return LoraFile(loras, own_metadata(metadata), contents.format, contents.left)
+        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{_hint(misfit)}") from None
+    return LoraFile(loras, own_metadata(metadata), contents.format, contents.left, words)
 
 
 def read_contents(path: Path, skip_text_encoder: bool = False) -> tuple[Contents, dict[str, str]]:
@@ -80,10 +96,14 @@ def read_contents(path: Path, skip_text_encoder: bool = False) -> tuple[Contents
     try:
         return sort_tensors(tensors, skip_text_encoder), metadata
     except Misfit as misfit:
-        hint = ""
-        if "of a text encoder" in str(misfit):
-            hint = "; python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
-        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{hint}") from None
+        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{_hint(misfit)}") from None
+
+
+def _hint(misfit: Exception) -> str:
+    """What helps where a text encoder's part is at fault."""
+    if "text encoder" not in str(misfit):
+        return ""
+    return "; python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
 
 
 def own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -100,6 +120,7 @@ def write_lora(
     format: str,
     metadata: Mapping[str, str],
     dtype: str = "",
+    words: Sequence[NewWord] = (),
 ) -> None:
     """Write a LoRA file, whole or not at all.
 
@@ -107,8 +128,10 @@ def write_lora(
         path: of the .safetensors, or of the .pt for format "reference"; its folder is made.
         loras: by the linear's dotted name in diffusers.
         format: a key of FORMATS in utils/lora/formats.py.
-        metadata: free text for the header; {} for a .pt, which has none.
+        metadata: free text for the header, which also says which text encoders have a part in the file; {}
+            for a .pt, which has none.
         dtype: of A and B in the file, a key of linear.DTYPES; "" for their own.
+        words: new words for the file to carry along.
 
     Raises:
         UserError: for an unknown format, linears that it has no place for, a dtype that does not hold their
@@ -116,7 +139,9 @@ def write_lora(
         ValueError: for metadata that the file cannot hold.
     """
     from utils.lora.formats import format_named
+    from utils.lora.header import TEXT_ENCODERS, text_parts
     from utils.lora.linear import Misfit, cast
+    from utils.lora.words import bundle
 
     layout = format_named(format)
     if metadata and not layout.safetensors:
@@ -126,11 +151,21 @@ def write_lora(
         tensors = cast(tensors, dtype) if dtype else tensors
     except Misfit as misfit:
         raise UserError(f"{path}: expected linears that format {format} can hold, found: {misfit}") from None
-    data = safetensors_bytes(tensors, {**metadata, **header}) if layout.safetensors else torch_bytes(tensors)
+    rows, said = bundle(words)
+    tensors, header = {**tensors, **rows}, {**header, **said, **text_parts(loras)}
+    kept = {key: text for key, text in metadata.items() if key != TEXT_ENCODERS}
+    data = safetensors_bytes(tensors, {**kept, **header}) if layout.safetensors else torch_bytes(tensors)
     write_atomically(path, data)
 
 
-def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mapping[str, str]) -> None:
+def save_lora(
+    transformer: nn.Module,
+    adapter: str,
+    path: Path,
+    metadata: Mapping[str, str],
+    text_encoders: Mapping[str, nn.Module] | None = None,
+    words: Sequence[NewWord] = (),
+) -> None:
     """Write an adapter in diffusers format, alpha folded into B, whole or not at all.
 
     Without alpha there is none that a reader could pass over: the change at scale 1 is B A. A power of two
@@ -141,6 +176,8 @@ def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mappin
         adapter: its name.
         path: of the .safetensors; its folder is made.
         metadata: free text for the file's header.
+        text_encoders: those that hold an adapter of that name, too, by their names in the pipeline.
+        words: new words that were learned with it.
 
     Raises:
         UserError: if the disk does not take it.
@@ -148,7 +185,10 @@ def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mappin
     """
     from utils.lora.folding import fold_alpha
 
-    write_lora(path, fold_alpha(adapter_loras(transformer, adapter)), "diffusers", metadata)
+    loras = adapter_loras(transformer, adapter)
+    for part, encoder in (text_encoders or {}).items():
+        loras |= adapter_loras(encoder, adapter, part)
+    write_lora(path, fold_alpha(loras), "diffusers", metadata, words=words)
 
 
 def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:
@@ -156,58 +196,25 @@ def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:
     write_lora(path, adapter_loras(transformer, adapter), "reference", {})
 
 
-def adapter_loras(transformer: nn.Module, adapter: str) -> dict[str, LinearLora]:
-    """The LoRA of each linear that an adapter has on a transformer; raises ValueError if there is none."""
-    from utils.lora.linear import LinearLora
-    from utils.models.adapters import adapter_names, lora_layers, lora_weights
-
-    layers = lora_layers(transformer, adapter)
-    if not layers:
-        raise ValueError(
-            f"no adapter {adapter}; there are: {', '.join(adapter_names(transformer)) or 'none'}"
-        )
-    return {
-        name: LinearLora(*lora_weights(layer, adapter), float(layer.lora_alpha[adapter]))
-        for name, layer in layers.items()
-    }
-
-
-def load_lora(transformer: nn.Module, path: Path, adapter_name: str) -> dict[str, str]:
-    """Add the LoRA of a file, in any format, as a new adapter, inactive until `use_mixes`.
-
-    Args:
-        transformer: the base model, with or without other adapters.
-        path: the file.
-        adapter_name: free name for it.
-
-    Returns:
-        The metadata in the file's header, {} for a .pt.
+def adapter_loras(model: nn.Module, adapter: str, part: str = "") -> dict[str, LinearLora]:
+    """The LoRA of each linear that an adapter has on a transformer, or on the text encoder `part`.
 
     Raises:
-        UserError: if the file is missing, unreadable or no LoRA, or does not fit the transformer in every key
-            and shape; nothing is added then.
-        ValueError: if the name is taken.
+        ValueError: if there is none.
     """
-    from utils.lora.linear import Misfit
-    from utils.models.adapters import inject_adapter, linear_layers, lora_layers, lora_weights
+    from utils.lora.linear import LinearLora
+    from utils.lora.names import text_encoders
+    from utils.models.adapters import adapter_names, lora_layers, lora_weights
 
-    file = read_lora(path)
-    linears = linear_layers(transformer)
-    faults = []
-    for name, lora in file.loras.items():
-        if name not in linears:
-            faults.append(f"{name} matches no linear of the model")
-        elif lora.shape != (fits := (linears[name].out_features, linears[name].in_features)):
-            faults.append(f"{name} of shape {lora.shape} (out, in) where {fits} fits")
-    if faults:
-        raise UserError(f"{path}: expected a LoRA for this model, found: {Misfit(faults)}")
-    sizes = {name: (lora.rank, lora.alpha) for name, lora in file.loras.items()}
-    inject_adapter(transformer, adapter_name, sizes)
-    for name, layer in lora_layers(transformer, adapter_name).items():
-        weight_a, weight_b = lora_weights(layer, adapter_name)
-        weight_a.data.copy_(file.loras[name].weight_a)
-        weight_b.data.copy_(file.loras[name].weight_b)
-    return file.metadata
+    layers = lora_layers(model, adapter)
+    if not layers:
+        raise ValueError(f"no adapter {adapter}; there are: {', '.join(adapter_names(model)) or 'none'}")
+    return {
+        text_encoders()[part].full_name(name) if part else name: LinearLora(
+            *lora_weights(layer, adapter), float(layer.lora_alpha[adapter])
+        )
+        for name, layer in layers.items()
+    }
 
 
 def read_metadata(path: Path) -> dict[str, str]:
