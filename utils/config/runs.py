@@ -64,6 +64,10 @@ class Run:
         """The same LoRA in the reference implementation's format."""
         return in_folder(self.folder, f"{self.stem(step)}.pt")
 
+    def words_path(self, step: int | None = None) -> Path:
+        """New words that were learned with the LoRA, in a file of their own."""
+        return in_folder(self.folder, f"{self.stem(step)}_words.safetensors")
+
     @property
     def lora_paths(self) -> list[Path]:
         """The LoRAs that generation applies: the run's own, or trained_lora_path if use_trained_lora_path."""

@@ -79,6 +79,13 @@ class Config:
 
     trigger: str = key(SUBJECT, "", "the word for the subject, in place of [trigger] in captions, or before them")
     class_word: str = key(SUBJECT, "", "what the subject is one of, such as person: with the trigger, the caption where no image has any")
+    new_token: str = key(SUBJECT, "", 'a new word for the subject in trigger\'s place, such as <new1>, whose embedding is learned; "": none')
+    token_init: str = key(SUBJECT, "person", "the word that new_token begins from, and that stands for it where it is not learned")
+    token_lr: float = key(SUBJECT, 5e-3, "learning rate of new_token", gt=0)
+    token_until: int = key(SUBJECT, 0, "steps in which new_token learns alone, before the LoRA does; 0: both in all", ge=0)
+    token_t5: bool = key(SUBJECT, False, "new_token is learned for T5 as well, which then stays in memory")
+    text_rank: int = key(SUBJECT, 0, "of a LoRA on CLIP's text encoder, learned with the other; 0: none", ge=0, le=8192)
+    text_lr: float = key(SUBJECT, 1e-4, "learning rate of that LoRA", gt=0)
     class_prompt: str = key(SUBJECT, "", 'of images of the class; "": a photo of a CLASS_WORD')
     prior: str = key(SUBJECT, "none", "what keeps the class as it is: images of it; base, the base's own velocity without the subject's word", one_of=("none", "images", "base"))
     prior_weight: float = key(SUBJECT, 1.0, "of the prior's loss", ge=0)

@@ -109,6 +109,11 @@ def holds(caption: str, words: str) -> bool:
     return re.search(_whole(words), caption, re.IGNORECASE) is not None
 
 
+def spelled(prompt: str, word: str, instead: str) -> str:
+    """A prompt with another word in a new word's place, as encoders without it read it."""
+    return prompt.replace(word, instead) if word else prompt
+
+
 def without_words(caption: str, words: Sequence[str]) -> str:
     """A caption without the words that name the subject, its commas and spaces mended.
 

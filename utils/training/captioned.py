@@ -18,7 +18,7 @@ from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, re
 from utils.data.captions import TRIGGER
 from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_words
 from utils.data.decoding import read_size
-from utils.data.epochs import Step, plan_steps, steps_of_epoch, without_words
+from utils.data.epochs import Step, plan_steps, spelled, steps_of_epoch, without_words
 from utils.errors import UserError
 from utils.machine import launched_processes
 from utils.models.families import Family, pixel_multiple_at
@@ -104,8 +104,8 @@ class CaptionedImages(Source):
 
     @property
     def name(self) -> str:
-        """The word that stands for the subject: trigger, or the token that learns."""
-        return self.config.trigger
+        """The word that stands for the subject: the token that learns, or trigger."""
+        return self.config.new_token or self.config.trigger
 
     @cached_property
     def datasets(self) -> tuple[CaptionedDataset, ...]:
@@ -243,7 +243,9 @@ class CaptionedImages(Source):
             "base": [self.class_caption(caption) for caption in captions],
             "images": [self.class_prompt, *(image.caption for image in self.class_images)],
         }[self.config.prior]
-        return list(dict.fromkeys([*captions, *of_prior, *self.sample_prompts]))
+        config = self.config
+        wanted = [*captions, *of_prior, *self.sample_prompts]
+        return list(dict.fromkeys(spelled(prompt, config.new_token, config.token_init) for prompt in wanted))
 
     @property
     def class_prompt(self) -> str:

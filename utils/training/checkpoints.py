@@ -133,6 +133,7 @@ class Learner:
         optimizer, lr_scheduler: over all of them.
         generator: of the run's own random choices.
         base: hash of the base model.
+        idle: weights that do not learn in a step.
     """
 
     weights: Mapping[str, Sequence[Tensor]]
@@ -140,14 +141,17 @@ class Learner:
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
     generator: Generator
     base: str
+    idle: Callable[[int], Sequence[Tensor]] = lambda global_step: ()
 
     @property
     def parameters(self) -> list[Tensor]:
         """All weights, adapter by adapter."""
         return [weight for own in self.weights.values() for weight in own]
 
-    def step(self) -> None:
-        """Take a step by the gradients that are there."""
+    def step(self, global_step: int = 0) -> None:
+        """Take a step by the gradients that are there, with the weights that learn in it."""
+        for weight in self.idle(global_step):
+            weight.grad = None
         self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad()

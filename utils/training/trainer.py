@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -22,10 +23,10 @@ from utils.flow.passes import Losses, Objective
 from utils.lora.card import write_card
 from utils.lora.files import save_lora, save_reference
 from utils.lora.metadata import training_metadata
+from utils.lora.words import write_words
 from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
 from utils.models.base import Base, PromptEmbeds
 from utils.models.identity import base_hash
-from utils.models.velocity import PromptedVelocity
 from utils.records import recorded
 from utils.training.batches import Batches
 from utils.training.checkpoints import Checkpoint, Learner, kept_rng, restore, take_checkpoint
@@ -38,6 +39,7 @@ from utils.training.distributed import (
     process_count,
 )
 from utils.training.init_lora import load_init_lora
+from utils.training.learned_text import LearnedText, learned_text
 from utils.training.log import HINT, TrainingLog, threads_faults_once
 from utils.training.methods import build_objective, method_of
 from utils.training.optimizers import build_optimizer, optimizer_kind
@@ -91,16 +93,16 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
     config = run.config
     before = on_main(_begin, run)
     generator = torch.Generator().manual_seed(run.seed)
-    model = PromptedVelocity(base, embeds, config.guidance_scale)
     with (
         _recorded(run, base, before),
         _fresh_adapters(base, objective, config, generator),
+        learned_text(base, embeds, config, generator) as text,
         kept_rng(),
         interruptible_together() as interrupted,
         threads_faults_once(),
         TrainingLog(run, _accelerator(run, base), before) as log,
     ):
-        learner = _learner(base, objective.adapters, config, generator)
+        model, learner = text.velocity(), _learner(base, objective.adapters, text, generator)
         if before:
             restore(before, learner)
         base.release_vae()  # the batches are encoded
@@ -111,14 +113,14 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             for by_name in _backward(losses, log.accelerator):
                 log.add(global_step, by_name)
             average_gradients(learner.parameters)
-            learner.step()
+            learner.step(global_step)
 
             # What there is to say of the step; reading losses waits for the device, so not at every one.
             stop, last = interrupted(), global_step == config.train_iteration
             save = stop or last or global_step % config.save_per_steps == 0
             log.end_step(global_step, flush=save)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
-                prompts = {prompt: embeds[prompt] for prompt in batches.sample_prompts}
+                prompts = {prompt: text.now()[prompt] for prompt in batches.sample_prompts}
                 log.picture(sample_grid(run, base, objective.saved, prompts), global_step)
                 base.release_vae()
 
@@ -126,7 +128,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             if save:
                 _check_finite(run, learner.parameters, global_step)
                 state = take_checkpoint(learner, global_step, log.seconds, log.means, log.digest)
-                on_main(_save, run, base, objective.saved, batches.learned_from, state)
+                on_main(_save, run, base, objective.saved, text, batches.learned_from, state)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume continues from there")
         on_main(write_card, run)  # before the record, which says that all is done
@@ -158,11 +160,12 @@ def _recorded(run: Run, base: Base, before: Checkpoint | None) -> AbstractContex
     return recorded(run.record_path, "training", run.config.train_iteration, base.device, seconds)
 
 
-def _learner(base: Base, adapters: Sequence[str], config: Config, generator: torch.Generator) -> Learner:
-    """The adapters' weights with an optimizer over all of them, its rate as lr_scheduler says."""
+def _learner(base: Base, adapters: Sequence[str], text: LearnedText, generator: torch.Generator) -> Learner:
+    """The weights that learn with an optimizer over all of them, its rate as lr_scheduler says."""
+    config = text.config
     weights = {name: adapter_parameters(base.transformer, name) for name in adapters}
     parameters = [weight for own in weights.values() for weight in own]
-    optimizer = build_optimizer(config.optimizer, parameters, config.lr)
+    optimizer = build_optimizer(config.optimizer, text.groups(parameters), config.lr)
     # linear is (N - step) / N there; older versions had 1 - step / N, the same in float32
     lr_scheduler = get_scheduler(
         config.lr_scheduler,
@@ -170,7 +173,9 @@ def _learner(base: Base, adapters: Sequence[str], config: Config, generator: tor
         num_warmup_steps=config.lr_warmup_steps,
         num_training_steps=config.train_iteration,
     )
-    return Learner(weights, optimizer, lr_scheduler, generator, base_hash(base.transformer))
+    every = {**weights, **text.loras, **text.words}
+    idle = partial(text.idle, parameters)
+    return Learner(every, optimizer, lr_scheduler, generator, base_hash(base.transformer), idle)
 
 
 def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> None:
@@ -211,14 +216,24 @@ def _begin(run: Run) -> Checkpoint | None:
     return before
 
 
-def _save(run: Run, base: Base, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
+def _save(
+    run: Run,
+    base: Base,
+    adapter: str,
+    text: LearnedText,
+    learned_from: list[dict[str, str]],
+    state: Checkpoint,
+) -> None:
     """The adapter in both formats, what there is to say of it in the header, and the training's state."""
     config = run.config
     about, called = method_of(config.python_name).about, optimizer_kind(config.optimizer).called
     metadata = training_metadata(
         run, base.transformer, learned_from, state.step, process_count(), about, called
     )
-    save_lora(base.transformer, adapter, run.weights_path(state.step), metadata)
+    saved = text.saved()
+    save_lora(base.transformer, adapter, run.weights_path(state.step), metadata, **saved)
+    if saved["words"]:
+        write_words(run.words_path(state.step), saved["words"], metadata)
     save_reference(base.transformer, adapter, run.reference_path(state.step))
     note_saved(run, state.step)
     state.save(run.state_path)  # last: where it is, the LoRA of its step is
