@@ -246,7 +246,7 @@ def contradictions(config: Config) -> list[str]:
         )
     if not config.train_epochs:  # else they are not known yet
         faults += warmup_faults(config)
-    if config.prior == "base" and not config.trigger:
+    if config.prior == "base" and not (config.trigger or config.new_token):
         faults.append("trigger: expected the word for the subject, since prior is base; found none")
     if config.optimizer == "prodigy" and config.lr < LEAST_FACTOR:
         faults.append(
