@@ -33,7 +33,22 @@ TRAINS = {
     ),
     *("train_iteration", "train_epochs", "train_start", "train_count", "seed"),
     *("init_lora", "optimizer", "timesteps"),
-    *("trigger", "class_word", "class_prompt", "prior", "prior_weight", "prior_folder", "prior_count"),
+    *(
+        "trigger",
+        "class_word",
+        "new_token",
+        "token_init",
+        "token_lr",
+        "token_until",
+        "token_t5",
+        "text_rank",
+        "text_lr",
+        "class_prompt",
+        "prior",
+        "prior_weight",
+        "prior_folder",
+        "prior_count",
+    ),
     *("shuffle_caption", "keep_tokens", "caption_drop", "tag_drop", "flip"),
 }
 
