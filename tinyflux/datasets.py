@@ -1,9 +1,10 @@
-"""The image pairs that ship with the repository: people of the face world before and after one edit.
+"""The datasets that ship with the repository: people before and after one edit, and subjects.
 
     python -m tinyflux.datasets
 
 writes train/datasets/NAME/{source,target}/SEED.png for every edit and style, three people each; the first of
-them alone as NAME_single; and portraits that stand for photographs in train/datasets/real_person/source.
+them alone as NAME_single; portraits that stand for photographs in train/datasets/real_person/source; and the
+captioned images of subjects.py.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tinyflux.faces import to_uint8
 from tinyflux.people import EDITS_YES_NO, STYLES, People, sample_people, with_attribute
 from tinyflux.render import render
 from tinyflux.seeds import DATASETS, REAL
+from tinyflux.subjects import all_captioned
 from utils.arguments import Parser, path_option
 from utils.bars import Bar
 
@@ -108,7 +110,12 @@ def write_datasets(folder: Path) -> int:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         pixels = to_uint8(render(person))[0].permute(1, 2, 0)
         Image.fromarray(pixels.numpy()).save(folder / path, optimize=True)
-    return len(files)
+    captioned = list(all_captioned())
+    for path, picture, caption in captioned:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / path, optimize=True)
+        (folder / path).with_suffix(".txt").write_text(f"{caption}\n")
+    return len(files) + len(captioned)
 
 
 def main() -> None:

@@ -10,3 +10,5 @@ REAL = range(4_000_000, 5_000_000)
 """Portraits that stand for photographs, in train/datasets/real_person/."""
 DISJOINT = range(5_000_000, 6_000_000)
 """A second set like HELD_OUT, for what two sets of renders differ by chance alone."""
+SUBJECTS = range(6_000_000, 7_000_000)
+"""People and pictures of the captioned datasets in train/datasets/."""

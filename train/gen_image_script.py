@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from utils.errors import run_cli
 from utils.jobs.generate import generate_runs
 from utils.jobs.prepare import prepare
-from utils.training.methods import methods_from
+from utils.training.captioned import CaptionedImages
+from utils.training.methods import method_of, methods_from
 from utils.training.sources import ImagePairs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; the exit status as in `run_all`."""
-    experiment = prepare(argv, __doc__ or "", methods_from(ImagePairs))
+    experiment = prepare(argv, __doc__ or "", methods_from(ImagePairs, CaptionedImages))
+    source = method_of(experiment.config.python_name).source
     following = "edit_table" if experiment.config.judge == "probe" else "slider"
-    return generate_runs(experiment, "train_image_script.py", f"eval_scripts/{following}.py")
+    measured_by = f"eval_scripts/{following}.py" if source is ImagePairs else ""
+    return generate_runs(experiment, source.trained_by, measured_by)
 
 
 if __name__ == "__main__":

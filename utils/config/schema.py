@@ -14,6 +14,9 @@ SliderScale = float | tuple[float, ...]
 MACHINE = Group("machine", "where it runs, and on which base", shared=True)
 MEMORY = Group("memory", "what is kept in memory at once")
 BASE = Group("base", "the frozen model", trains=True, measured=True, shared=True)
+SUBJECT = Group(
+    "subject", "captioned images, datasets_folder/DATASET or DATASET.toml", trains=True, measured=True
+)
 DATA = Group(
     "data",
     "the pairs, datasets_folder/DATASET/{source_folder,target_folder}, matched by file stem",
@@ -71,10 +74,26 @@ class Config:
     resize: str = key(DATA, "error", "error: any aspect ratio, and unequal sizes in a pair are one; the others make squares", one_of=("error", "stretch", "center_crop"))
     align: str = key(DATA, "none", "shift: a target that lies some pixels off its source is moved back", one_of=("none", "shift"))
 
+    trigger: str = key(SUBJECT, "", "the word for the subject, in place of [trigger] in captions, or before them")
+    class_word: str = key(SUBJECT, "", "what the subject is one of, such as person: with the trigger, the caption where there is none")
+    class_prompt: str = key(SUBJECT, "", 'of images of the class; "": a photo of a CLASS_WORD')
+    prior: str = key(SUBJECT, "none", "what keeps the class as it is: images of it; base, the base's own velocity without the subject's word", one_of=("none", "images", "base"))
+    prior_weight: float = key(SUBJECT, 1.0, "of the prior's loss", ge=0)
+    prior_folder: str = key(SUBJECT, "", 'images of the class; what is missing is generated; "": all, in output_folder', **PATH_OR_NONE)
+    prior_count: int = key(SUBJECT, 64, "images of the class", ge=1, le=100_000)
+    shuffle_caption: bool = key(SUBJECT, False, "the tags of a caption in a new order each time")
+    keep_tokens: int = key(SUBJECT, 0, "tags in front that are neither moved nor dropped", ge=0)
+    caption_drop: float = key(SUBJECT, 0.0, "how often a caption is left out", ge=0, le=1)
+    tag_drop: float = key(SUBJECT, 0.0, "how often each tag is left out", ge=0, le=1)
+    flip: bool = key(SUBJECT, False, "each image mirrored half the time; not for faces that differ left and right")
+    sample_prompts: list[str] = key(SUBJECT, [], "of the pictures that sample_per_steps draws; none: the first caption", commas=False)
+    cache_folder: str = key(SUBJECT, "", 'where latents and embeddings are kept by their content, safe to delete; "": nowhere', **PATH_OR_NONE)
+
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
     config_name: str = key(METHOD, "base", "a label of your own in the names of runs", by_plan=True, **A_NAME)
     start_step: int = key(METHOD, 0, "first step index drawn in training, of num_inference_steps", ge=0)
     end_step: int = key(METHOD, 27, "last one; left out everywhere, the last step", ge=0)
+    timesteps: str = key(METHOD, "steps", "noise levels of captioned images: the sampler's own of start_step to end_step, or over all", one_of=("steps", "uniform", "logit_normal", "shifted"))
     num_inference_steps: int = key(METHOD, 28, "steps from noise to image", ge=1)
     guidance_scale: float = key(METHOD, 3.5, "of a base that has guidance distilled, as FLUX.1-dev", ge=0)
     cfg_eta: float = key(METHOD, 4.0, "eta, the strength of the guidance direction source - target")
@@ -84,16 +103,20 @@ class Config:
     rank: int = key(TRAINING, 16, "of the LoRA", ge=1, le=8192)
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
     lr: float = key(TRAINING, 2e-3, "learning rate of AdamW", gt=0)
+    optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes', on CUDA; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
     lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts"))
     lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
     batch_size: int = key(TRAINING, 1, "samples a step, of each process", ge=1, le=4096)
     train_iteration: int = key(TRAINING, 500, "optimizer steps", ge=1)
+    train_epochs: int = key(TRAINING, 0, "of captioned images, in place of train_iteration; 0: that", ge=0, le=1_000_000)
+    init_lora: str = key(TRAINING, "", "a LoRA that training goes on from, of the same rank, in place of a new one", **PATH_OR_NONE)
     train_start: int = key(TRAINING, 1, "number of the first version", by_plan=True, **SEED)
     train_count: int = key(TRAINING, 1, "how many versions, each with a seed of its own (seed + version)", ge=1, by_plan=True)
     seed: int = key(TRAINING, 0, "of all that is random", **SEED)
 
     output_folder: str = key(SAVING, "output/models/image/", "where runs are written", by_plan=True, **A_PATH)
     save_per_steps: int = key(SAVING, 500, "steps between two saves: the LoRA so far, and the state that --resume takes", ge=1)
+    save_per_epochs: int = key(SAVING, 0, "of captioned images, in place of save_per_steps; 0: that", ge=0, le=1_000_000)
     save_total_limit: int = key(SAVING, 0, "how many LoRAs of earlier steps are kept; 0: all", ge=0)
     sample_per_steps: int = key(SAVING, 0, "steps between two grids of pictures in samples/ and the tracker; 0: none", ge=0)
     resume: bool = key(SAVING, False, "resume from the last save, as --resume does")

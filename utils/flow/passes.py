@@ -72,6 +72,29 @@ class TextBatch:
 
 
 @dataclass(frozen=True)
+class CaptionedBatch:
+    """What a step draws from captioned images.
+
+    Attributes:
+        x_0: clean latents (B, C, h, w) of the images.
+        sigma: (B,) in [0, 1].
+        noise: standard normal (B, C, h, w).
+        captions: B of them.
+        class_captions: the same without the words that name the subject.
+        class_x_0: clean latents (B, C, h, w) of images of the class, where there are any.
+        class_prompts: their captions, B of them.
+    """
+
+    x_0: Tensor
+    sigma: Tensor
+    noise: Tensor
+    captions: Sequence[str]
+    class_captions: Sequence[str]
+    class_x_0: Tensor | None = None
+    class_prompts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Pass:
     """One forward pass of the model and what it is to predict.
 

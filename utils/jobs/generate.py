@@ -65,12 +65,10 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
         return folder
 
     print(f"seeds: {', '.join(map(str, seeds))}")
-    if len(runs[0].lora_paths) > 1:
+    if len(runs[0].lora_paths) > 1 or not (following or measuring):
         command = ""  # no measure is of several edits at once
     else:
-        size = experiment.config.image_size
-        own = experiment.command(following)
-        command = _measuring(experiment, measuring, runs[0], size) if measuring else own
+        command = _measuring(experiment, measuring, runs[0]) if measuring else experiment.command(following)
     return run_all(runs, generate_one, _closing(runs, seeds, command))
 
 

@@ -53,6 +53,9 @@ def train_command(
         checks: list[Callable[[], object]] = [source.fingerprint for source in sources.values()]
         checks += [partial(identities_prompts, run, run.config.calibrate) for run in calibrated]
         list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)}, checks)
+        for source in dict.fromkeys(sources.values()):
+            for line in source.summary():
+                print(line)
         return 0
 
     # The fingerprints first: a file replaced meanwhile is then another one's next time.

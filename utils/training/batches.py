@@ -39,12 +39,12 @@ class Batches(Protocol[Drawn]):
         ...
 
     @property
-    def prompt(self) -> str:
-        """That under which pictures are drawn while it trains."""
+    def sample_prompts(self) -> Sequence[str]:
+        """Those under which pictures are drawn while it trains."""
         ...
 
-    def draw(self, generator: Generator) -> Drawn:
-        """The next batch."""
+    def draw(self, generator: Generator, global_step: int = 1) -> Drawn:
+        """The batch of a step, from 1 on; most draw alike at every one."""
         ...
 
 
@@ -63,7 +63,7 @@ class PairBatches:
     Every pair is as likely as any other, in whatever size: a step's size is that of a pair drawn from all.
     """
 
-    prompt = ""
+    sample_prompts = ("",)
 
     def __init__(self, base: Base, pairs: Sequence[ImagePair], config: Config) -> None:
         self.learned_from = [
@@ -81,7 +81,7 @@ class PairBatches:
         self.buckets = [_bucket(base, config, own) for own in of_size.values()]
         self.batch_size = config.batch_size
 
-    def draw(self, generator: Generator) -> PairBatch:
+    def draw(self, generator: Generator, global_step: int = 1) -> PairBatch:
         """Latents of batch_size pairs, their sigma and noise."""
         bucket = self.buckets[draw_bucket([len(each.sources) for each in self.buckets], generator)]
         sources, sigmas = bucket.sources, bucket.sigmas
@@ -101,7 +101,7 @@ class TextBatches:
         keys = ("target", "positive", "unconditional", "neutral", "action")
         self.learned_from = [{key: getattr(prompt, key) for key in keys} for prompt in prompts]
         self.base, self.prompts, self.embeds, self.config = base, prompts, embeds, config
-        self.prompt = prompts[0].target
+        self.sample_prompts = (prompts[0].target,)
         sides = {prompt.resolution or config.resolution for prompt in prompts}
         self.shapes = {side: base.latent_shape(side, side) for side in sides}
         self.sigmas = {
@@ -111,7 +111,7 @@ class TextBatches:
             prompt.target: Velocity(base, embeds[prompt.target], config.guidance_scale) for prompt in prompts
         }
 
-    def draw(self, generator: Generator) -> TextBatch:
+    def draw(self, generator: Generator, global_step: int = 1) -> TextBatch:
         """x_t at sigmas[k] of the base's own trajectory for the target prompt, k in start_step..end_step."""
         config = self.config
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]

@@ -26,6 +26,8 @@ from utils.flow.objectives import (
 )
 from utils.flow.passes import Objective
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
+from utils.flow.subject import Captioned
+from utils.training.captioned import CaptionedImages
 from utils.training.sources import ImagePairs, Photograph, SliderPrompts, Source
 
 
@@ -36,8 +38,8 @@ class Method:
     Attributes:
         about: one sentence, for --help, model cards and the README's table.
         source: what it learns from.
-        objective: what a training step minimises; its parameters, of `eta` (`cfg_eta`) and `beta`
-            (`noise_scales`), are those that the method knows.
+        objective: what a training step minimises; its parameters, of `eta` (`cfg_eta`), `beta`
+            (`noise_scales`) and settings by their keys, are those that the method knows.
     """
 
     about: str
@@ -46,7 +48,7 @@ class Method:
 
     @property
     def knows(self) -> frozenset[str]:
-        """Which of eta and beta make a difference to it."""
+        """Which of eta, beta and its own settings make a difference to it."""
         return frozenset(signature(self.objective).parameters)
 
 
@@ -86,6 +88,11 @@ METHODS: dict[str, Method] = {
         ImagePairs,
         lambda eta: Bipolar(RectifiedFlow(), eta),
     ),
+    "train_subject": Method(
+        "a subject or a style, out of captioned images, on the rectified flow",
+        CaptionedImages,
+        lambda prior, prior_weight: Captioned(prior, prior_weight),
+    ),
     "train_image_real": Method(
         "a LoRA that draws one photograph from any noise, on the rectified flow",
         Photograph,
@@ -114,7 +121,9 @@ def method_of(python_name: str) -> Method:
     return METHODS[python_name]
 
 
-def build_objective(python_name: str, eta: float, beta: float, joint: bool = True) -> Objective[Any]:
+def build_objective(
+    python_name: str, eta: float, beta: float, joint: bool = True, **settings: Any
+) -> Objective[Any]:
     """The objective of a method.
 
     Args:
@@ -122,12 +131,15 @@ def build_objective(python_name: str, eta: float, beta: float, joint: bool = Tru
         eta: guidance direction strength, `cfg_eta`.
         beta: of the content-preserving schedule, one of `noise_scales`.
         joint: whether a step's passes go through the model together.
+        settings: others that a method may know, `prior` and `prior_weight`.
 
     Raises:
         UserError: for an unknown method.
     """
     method = method_of(python_name)
-    known = {name: value for name, value in {"eta": eta, "beta": beta}.items() if name in method.knows}
+    known = {
+        name: value for name, value in {"eta": eta, "beta": beta, **settings}.items() if name in method.knows
+    }
     return replace(method.objective(**known), joint=joint)
 
 

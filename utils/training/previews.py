@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from PIL import Image
 
 from utils.config.runs import Run
@@ -16,8 +18,8 @@ _TILE = 128  # pixels
 _SCALES = [0.0, 0.5, 1.0]  # where the config leaves them to a calibration that is not there yet
 
 
-def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Image.Image:
-    """Draw the config's count_gen seeds at its scales and its first skip, under the training's prompt.
+def sample_grid(run: Run, base: Base, adapter: str, embeds: Mapping[str, PromptEmbeds]) -> Image.Image:
+    """Draw the config's count_gen seeds at its scales and its first skip, under each prompt of the training.
 
     Nothing random is drawn but from the seeds themselves, so training goes on as if it had not looked.
 
@@ -25,7 +27,7 @@ def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Ima
         run: gives seeds, scales, skip and the other settings.
         base: with its VAE and the adapter.
         adapter: name of the adapter that is being trained.
-        embeds: of one prompt.
+        embeds: of each prompt.
     """
     config = run.config
     seeds = range(config.start_seed_gen, config.start_seed_gen + config.count_gen)
@@ -33,11 +35,14 @@ def sample_grid(run: Run, base: Base, adapter: str, embeds: PromptEmbeds) -> Ima
     width, height = config.image_size
     shape = base.latent_shape(height, width)
     noise = initial_noise(seeds, shape).to(base.device)
-    model = Velocity(base, embeds, config.guidance_scale, config.batch_size_gen)
     sigmas = base.sigmas(config.num_inference_steps, *shape[1:])
-    latents = sweep(
-        velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales, hold=hold_of(config)
-    )
-    columns = [to_images(base.decode_latents(latents[scale]).cpu()) for scale in scales]
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], list(map(str, seeds))), _TILE)
+    rows, labels = list[list[Image.Image]](), list[str]()
+    for prompt, own in embeds.items():
+        model = Velocity(base, own, config.guidance_scale, config.batch_size_gen)
+        latents = sweep(
+            velocity_for(model, [adapter]), noise, sigmas, config.skips[0], scales, hold=hold_of(config)
+        )
+        columns = [to_images(base.decode_latents(latents[scale]).cpu()) for scale in scales]
+        rows += [list(row) for row in zip(*columns, strict=True)]
+        labels += [f"{seed} {prompt}" if len(embeds) > 1 else f"{seed}" for seed in seeds]
+    return draw_grid(Grid(rows, [f"{scale:g}" for scale in scales], labels), _TILE)

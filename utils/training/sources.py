@@ -36,11 +36,13 @@ class Source(ABC):
 
     Attributes:
         kind: in words, for tables.
+        trained_by: the command that trains on it.
         counted: whether pair_count says how much of it is learned from.
         prompts: every text that the base is to encode for it.
     """
 
     kind: ClassVar[str]
+    trained_by: ClassVar[str] = "train_image_script.py"
     counted: ClassVar[bool] = False
     prompts: Sequence[str] = ("",)
 
@@ -74,6 +76,10 @@ class Source(ABC):
     @abstractmethod
     def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
         """What a training step draws; `embeds` are those of its prompts."""
+
+    def summary(self) -> list[str]:
+        """What training on it will be, a line each, for a dry run."""
+        return []
 
     def look(self, dataset: str) -> list[str]:
         """What there is to say of it before it is learned, a line each; what may be wrong says "check"."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,11 +19,18 @@ from torch import Tensor
 from utils.config.load import save_config
 from utils.config.runs import Run
 from utils.config.schema import Config
+from utils.errors import UserError
 from utils.flow.passes import Losses, Objective
 from utils.lora.card import write_card
-from utils.lora.files import save_lora, save_reference
+from utils.lora.files import load_lora, save_lora, save_reference
 from utils.lora.metadata import training_metadata
-from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
+from utils.models.adapters import (
+    adapter_names,
+    adapter_parameters,
+    add_adapter,
+    lora_layers,
+    remove_adapter,
+)
 from utils.models.base import Base, PromptEmbeds
 from utils.models.identity import base_hash
 from utils.models.velocity import PromptedVelocity
@@ -39,6 +47,7 @@ from utils.training.distributed import (
 )
 from utils.training.log import HINT, TrainingLog, threads_faults_once
 from utils.training.methods import build_objective, method_of
+from utils.training.optimizers import build_optimizer
 from utils.training.previews import sample_grid
 from utils.training.sources import Source
 
@@ -57,7 +66,14 @@ def train_run(run: Run, base: Base, source: Source, embeds: Embeds) -> None:
         embeds: of the source's prompts.
     """
     config = run.config
-    objective = build_objective(config.python_name, config.cfg_eta, run.noise_scale, config.joint_passes)
+    objective = build_objective(
+        config.python_name,
+        config.cfg_eta,
+        run.noise_scale,
+        config.joint_passes,
+        prior=config.prior,
+        prior_weight=config.prior_weight,
+    )
     train(run, base, source.batches(base, embeds, config), objective, embeds)
 
 
@@ -72,7 +88,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
     Args:
         run, base: names, paths, settings; the base with its VAE, and no adapters of the objective's names.
         batches, objective: what a step draws; the losses of such a batch, and the adapters.
-        embeds: of every prompt that the objective trains under, and of `batches.prompt`.
+        embeds: of every prompt that the objective trains under, and of `batches.sample_prompts`.
 
     Raises:
         FloatingPointError: a loss or weight is not finite; saves made before stay.
@@ -98,7 +114,8 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
 
         for global_step in range(log.done + 1, config.train_iteration + 1):
             # The losses' gradients, of several processes their mean, and a step along them.
-            for by_name in _backward(objective.losses(model, batches.draw(generator)), log.accelerator):
+            losses = objective.losses(model, batches.draw(generator, global_step))
+            for by_name in _backward(losses, log.accelerator):
                 log.add(global_step, by_name)
             average_gradients(learner.parameters)
             learner.step()
@@ -108,7 +125,8 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             save = stop or last or global_step % config.save_per_steps == 0
             log.end_step(global_step, flush=save)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
-                log.picture(sample_grid(run, base, objective.saved, embeds[batches.prompt]), global_step)
+                prompts = {prompt: embeds[prompt] for prompt in batches.sample_prompts}
+                log.picture(sample_grid(run, base, objective.saved, prompts), global_step)
                 base.release_vae()
 
             # The LoRA so far, and the state that --resume continues from.
@@ -148,11 +166,10 @@ def _recorded(run: Run, base: Base, before: Checkpoint | None) -> AbstractContex
 
 
 def _learner(base: Base, adapters: Sequence[str], config: Config, generator: torch.Generator) -> Learner:
-    """The adapters' weights with AdamW over all of them, its rate as lr_scheduler says."""
+    """The adapters' weights with an optimizer over all of them, its rate as lr_scheduler says."""
     weights = {name: adapter_parameters(base.transformer, name) for name in adapters}
     parameters = [weight for own in weights.values() for weight in own]
-    # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
+    optimizer = build_optimizer(config.optimizer, parameters, config.lr)
     # linear is (N - step) / N there; older versions had 1 - step / N, the same in float32
     lr_scheduler = get_scheduler(
         config.lr_scheduler,
@@ -178,7 +195,10 @@ def _fresh_adapters(
     try:
         for name in names:
             seed = int(torch.randint(2**31, (), generator=generator))
-            add_adapter(transformer, name, config.rank, config.alpha, config.train_method, seed)
+            if config.init_lora:
+                _continue_lora(transformer, name, config)
+            else:
+                add_adapter(transformer, name, config.rank, config.alpha, config.train_method, seed)
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         yield
@@ -187,6 +207,16 @@ def _fresh_adapters(
             transformer.disable_gradient_checkpointing()
         for name in set(names) & set(adapter_names(transformer)):
             remove_adapter(transformer, name)
+
+
+def _continue_lora(transformer: torch.nn.Module, name: str, config: Config) -> None:
+    """A LoRA out of a file as the adapter `name`; raises `UserError` unless its rank is the config's."""
+    path = Path(config.init_lora)
+    load_lora(transformer, path, name)
+    ranks = sorted({layer.r[name] for layer in lora_layers(transformer, name).values()})
+    if ranks != [config.rank]:
+        found = ", ".join(map(str, ranks))
+        raise UserError(f"rank: expected that of init_lora, {found} ({path}), found {config.rank}")
 
 
 def _begin(run: Run) -> Checkpoint | None:

@@ -1,0 +1,266 @@
+"""Captioned images as what a run learns from: a subject, a style; see utils/data/captioned.py for where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from utils.config.runs import Run, expand_runs
+from utils.config.schema import Config
+from utils.data.buckets import Buckets, Size, bucket_size
+from utils.data.caption_files import CaptionedImage
+from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, read_captioned
+from utils.data.captions import TRIGGER
+from utils.data.dataset_summary import SizeOf, count_epoch, in_words
+from utils.data.decoding import read_size
+from utils.data.epochs import Step, plan_steps, steps_of_epoch, without_words
+from utils.errors import UserError
+from utils.machine import launched
+from utils.models.families import Family, pixel_multiple_at
+from utils.training.sources import Source
+
+if TYPE_CHECKING:
+    from utils.models.base import Base, PromptEmbeds
+    from utils.training.batches import Batches
+
+
+@dataclass(frozen=True)
+class CaptionedImages(Source):
+    """Images with captions: a folder, or sd-scripts' dataset TOML.
+
+    Attributes:
+        path: of the folder or TOML.
+        config: the run's.
+        seed: of order and captions.
+    """
+
+    kind: ClassVar[str] = "captioned images"
+    trained_by: ClassVar[str] = "train_subject_script.py"
+    path: Path
+    config: Config
+    seed: int
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.seed))
+
+    @classmethod
+    def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
+        """See `Source.of`; raises `UserError` for a dataset that is not there."""
+        return cls(find_captioned(Path(run.config.datasets_folder), run.dataset), run.config, run.seed)
+
+    @classmethod
+    def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
+        """With the steps that train_epochs stand for, and a prior where the dataset brings its images."""
+        return [cls.of(run).settled(run) for run in expand_runs(config)]
+
+    def settled(self, run: Run) -> Run:
+        """See `Source.settled`."""
+        config = run.config
+        if config.prior == "none" and self.class_images:
+            config = replace(config, prior="images")
+        if config.train_epochs:
+            config = replace(config, train_iteration=config.train_epochs * self.steps_of_epoch)
+        if config.save_per_epochs:
+            config = replace(config, save_per_steps=config.save_per_epochs * self.steps_of_epoch)
+        return replace(run, config=config)
+
+    # --- what there is on disk ---
+
+    @cached_property
+    def everything(self) -> Captioned:
+        """The dataset as it is read, images of the class among it."""
+        config = self.config
+        defaults = {
+            "resolution": [config.resolution],
+            "batch_size": config.batch_size,
+            "shuffle_caption": config.shuffle_caption,
+            "keep_tokens": config.keep_tokens,
+            "caption_dropout_rate": config.caption_drop,
+            "caption_tag_dropout_rate": config.tag_drop,
+            "class_tokens": self._said_of_it,
+            "flip_aug": config.flip,
+        }
+        return read_captioned(self.path, defaults, self.name)
+
+    @property
+    def name(self) -> str:
+        """The word that stands for the subject: trigger, or the token that learns."""
+        return self.config.trigger
+
+    @property
+    def _said_of_it(self) -> str:
+        """The caption of images that come without one; "": they need one."""
+        return " ".join(filter(None, (self.name, self.config.class_word)))
+
+    @cached_property
+    def datasets(self) -> tuple[CaptionedDataset, ...]:
+        """The images of the subject."""
+        return self._only(is_reg=False)
+
+    @cached_property
+    def class_images(self) -> tuple[CaptionedImage, ...]:
+        """The dataset's own images of the class, as often as it says."""
+        datasets = self._only(is_reg=True)
+        return tuple(image for dataset in datasets for image in dataset.images for _ in range(image.repeats))
+
+    def _only(self, is_reg: bool) -> tuple[CaptionedDataset, ...]:
+        """The datasets without images of the other kind."""
+        datasets = []
+        for dataset in self.everything.datasets:
+            subsets = [
+                replace(subset, images=tuple(each for each in subset.images if each.is_reg == is_reg))
+                for subset in dataset.subsets
+            ]
+            if kept := tuple(subset for subset in subsets if subset.images):
+                datasets.append(replace(dataset, subsets=kept))
+        return tuple(datasets)
+
+    # --- sizes, steps ---
+
+    @cached_property
+    def multiple(self) -> int:
+        """Of which sides are multiples."""
+        return pixel_multiple_at(self.config.pretrained_model_name_or_path)
+
+    def bucketing(self, dataset: CaptionedDataset) -> SizeOf:
+        """What gives a dataset's images their sizes: a TOML's own rules, or those of all other images."""
+        options = dataset.options
+        if self.path.suffix != ".toml":
+            side = options.size[0]
+            return lambda width, height, where: bucket_size(width, height, side, self.multiple, where)
+        if not options.enable_bucket:
+            return lambda width, height, where: options.size
+        return Buckets(
+            options.size,
+            options.min_bucket_reso,
+            options.max_bucket_reso,
+            options.bucket_reso_steps,
+            options.bucket_no_upscale,
+        ).of
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[str, Path], Size]:
+        """By dataset and image."""
+        return {
+            (dataset.place, image.path): of(*read_size(image.path), image.path)
+            for dataset in self.datasets
+            for of in [self.bucketing(dataset)]
+            for image in dataset.images
+        }
+
+    def _size_of(self, dataset: CaptionedDataset, image: CaptionedImage) -> Size:
+        return self._sizes[dataset.place, image.path]
+
+    @cached_property
+    def steps_of_epoch(self) -> int:
+        """Steps that show every image as often as its repeats say, of all processes together."""
+        self.count()
+        return steps_of_epoch(self.datasets, self._size_of, _processes())
+
+    @cached_property
+    def plan(self) -> list[Step]:
+        """What every step of the training sees."""
+        self.count()
+        steps = self.config.train_iteration
+        return plan_steps(self.datasets, self._size_of, steps, _processes(), self.seed, self.name)
+
+    def count(self) -> Any:
+        """The epoch in numbers; raises `UserError`, naming each image that can't be read or has no size."""
+        return count_epoch(Captioned(self.datasets), self.bucketing)
+
+    # --- what a source says ---
+
+    def paths(self) -> dict[str, Path]:
+        """See `Source.paths`."""
+        return {"images": self.path}
+
+    def summary(self) -> list[str]:
+        """See `Source.summary`."""
+        return [*self.everything.notes, *in_words(self.count(), self.config.train_iteration)]
+
+    def look(self, dataset: str) -> list[str]:
+        """See `Source.look`."""
+        return self.summary()
+
+    def fingerprint(self) -> str:
+        """Of the images' bytes, their captions and what becomes of them."""
+        digest = sha256(repr([(self.datasets, self.class_images), self.bucketing_in_words]).encode())
+        for path in dict.fromkeys(image.path for each in self.everything.datasets for image in each.images):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def bucketing_in_words(self) -> str:
+        """What sizes depend on, beside the datasets' options."""
+        return f"{self.path.suffix == '.toml'} {self.multiple}"
+
+    def class_caption(self, caption: str) -> str:
+        """A caption without the words that name the subject."""
+        return without_words(caption, (self.name, TRIGGER))
+
+    @cached_property
+    def prompts(self) -> Sequence[str]:  # type: ignore[override]
+        """All captions of all steps, those of the prior, and those that pictures are drawn under."""
+        captions = dict.fromkeys(sample.caption for step in self.plan for sample in step.samples)
+        of_prior = {
+            "none": [],
+            "base": [self.class_caption(caption) for caption in captions],
+            "images": [self.class_prompt, *(image.caption for image in self.class_images)],
+        }[self.config.prior]
+        return list(dict.fromkeys([*captions, *of_prior, *self.sample_prompts]))
+
+    @property
+    def class_prompt(self) -> str:
+        """What images of the class are generated and learned under, where there are none of the dataset's."""
+        return self.config.class_prompt or f"a photo of a {self.config.class_word}"
+
+    @property
+    def sample_prompts(self) -> list[str]:
+        """What pictures are drawn under while it trains: the config's, or the first caption."""
+        return self.config.sample_prompts or [self.plan[0].samples[0].caption]
+
+    def read(self) -> None:
+        """See `Source.read`."""
+        faults = self._faults()
+        if faults:
+            raise UserError("; ".join(faults))
+        _ = self.plan
+
+    def _faults(self) -> list[str]:
+        """What does not go together."""
+        config, faults = self.config, []
+        captions = [image.caption for dataset in self.datasets for image in dataset.images]
+        word = config.class_word
+        if config.prior == "base" and not self.name:
+            faults.append("trigger: expected a word for the subject, since prior is base; found none")
+        if word and not any(word in caption for caption in captions):
+            faults.append(
+                f"class_word: expected a word of the captions, found {word!r} in none of {self.path}"
+            )
+        if config.prior == "images" and not (self.class_images or word or config.class_prompt):
+            faults.append(
+                "class_word: expected what the subject is one of, since prior is images; found none"
+            )
+        return faults
+
+    def check_fits(self, family: Family) -> None:
+        """See `Source.check_fits`: sizes that a TOML gives."""
+        for width, height in sorted({step.size for step in self.plan}):
+            family.check_size(width, f"{self.path}: resolution or bucket")
+            family.check_size(height, f"{self.path}: resolution or bucket")
+
+    def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
+        """Latents of the images, in the plan's batches."""
+        from utils.training.captioned_batches import CaptionedBatches
+
+        return CaptionedBatches(base, self, embeds, config)
+
+
+def _processes() -> int:
+    """How many processes train together, before they have found each other."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
