@@ -68,7 +68,9 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
     if len(runs[0].lora_paths) > 1 or not (following or measuring):
         command = ""  # no measure is of several edits at once
     else:
-        command = _measuring(experiment, measuring, runs[0]) if measuring else experiment.command(following)
+        size = experiment.config.image_size
+        own = experiment.command(following)
+        command = _measuring(experiment, measuring, runs[0], size) if measuring else own
     return run_all(runs, generate_one, _closing(runs, seeds, command))
 
 
