@@ -93,6 +93,11 @@ def resolve_model_path(name: str) -> str:
     )
 
 
+def launched_processes() -> int:
+    """How many processes train together, before they have found each other."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
 def launched() -> bool:
     """Whether a launcher started this process as one of several."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -38,6 +38,8 @@ PHOTOGRAPHS = Group("photographs", "edits of real images")
 MEASURING = Group(
     "measuring", 'weights are a local path or a hub id, "" goes without', measured=True, shared=True
 )
+LEAST_FACTOR = 0.1
+"""Of lr where it is a factor on a rate that the optimizer finds."""
 SEED: dict[str, Any] = {"ge": 0, "le": 2**62}
 
 
@@ -58,6 +60,7 @@ class Config:
 
     joint_passes: bool = key(MEMORY, True, "a step's forward passes as one batch: faster, and all their memory at once")
     gradient_checkpointing: bool = key(MEMORY, False, "less memory for about a third more time")
+    cache_folder: str = key(MEMORY, "", 'where latents and embeddings of captioned images are kept by their content, safe to delete; "": nowhere', **PATH_OR_NONE)
     batch_size_gen: int = key(MEMORY, 8, "most images in one forward pass, of several seeds and scales", ge=1, le=4096)
 
     pretrained_model_name_or_path: str = key(BASE, "black-forest-labs/FLUX.1-dev", "a folder in diffusers layout, or a hub id", **A_PATH)
@@ -86,8 +89,6 @@ class Config:
     caption_drop: float = key(SUBJECT, 0.0, "how often a caption is left out", ge=0, le=1)
     tag_drop: float = key(SUBJECT, 0.0, "how often each tag is left out", ge=0, le=1)
     flip: bool = key(SUBJECT, False, "each image mirrored half the time; not for faces that differ left and right")
-    sample_prompts: list[str] = key(SUBJECT, [], "of the pictures that sample_per_steps draws; none: the first caption", commas=False)
-    cache_folder: str = key(SUBJECT, "", 'where latents and embeddings are kept by their content, safe to delete; "": nowhere', **PATH_OR_NONE)
 
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
     config_name: str = key(METHOD, "base", "a label of your own in the names of runs", by_plan=True, **A_NAME)
@@ -102,7 +103,7 @@ class Config:
     train_method: str = key(TRAINING, "full", "which linear layers carry the LoRA")
     rank: int = key(TRAINING, 16, "of the LoRA", ge=1, le=8192)
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
-    lr: float = key(TRAINING, 2e-3, "learning rate of AdamW", gt=0)
+    lr: float = key(TRAINING, 2e-3, "learning rate", gt=0)
     optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes', on CUDA; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
     lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts"))
     lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
@@ -119,6 +120,7 @@ class Config:
     save_per_epochs: int = key(SAVING, 0, "of captioned images, in place of save_per_steps; 0: that", ge=0, le=1_000_000)
     save_total_limit: int = key(SAVING, 0, "how many LoRAs of earlier steps are kept; 0: all", ge=0)
     sample_per_steps: int = key(SAVING, 0, "steps between two grids of pictures in samples/ and the tracker; 0: none", ge=0)
+    sample_prompts: list[str] = key(SAVING, [], "of those pictures, of captioned images; none: the first caption", commas=False)
     resume: bool = key(SAVING, False, "resume from the last save, as --resume does")
     other_code: bool = key(SAVING, False, "keep trainings and figures that other code made, which are else made anew")
     log_every: int = key(SAVING, 10, "steps between two lines of the loss log", ge=1)
@@ -203,6 +205,23 @@ def groups() -> dict[Group, list[str]]:
     return by_group
 
 
+def of_captions_alone(config: Config) -> list[str]:
+    """The keys set in a config that make a difference to methods of captioned images alone."""
+    known = [*groups()[SUBJECT], "timesteps", "train_epochs", "save_per_epochs", "sample_prompts"]
+    plain = Config()
+    return [name for name in known if getattr(config, name) != getattr(plain, name)]
+
+
+def warmup_faults(config: Config) -> list[str]:
+    """What is wrong with lr_warmup_steps, by the steps of the training."""
+    if config.lr_warmup_steps < config.train_iteration:
+        return []
+    return [
+        f"lr_warmup_steps: expected fewer than {config.train_iteration} (train_iteration), "
+        f"found {config.lr_warmup_steps}"
+    ]
+
+
 def contradictions(config: Config) -> list[str]:
     """Check the keys against each other; one line a fault."""
     faults = []
@@ -218,10 +237,14 @@ def contradictions(config: Config) -> list[str]:
         faults.append(
             "trained_lora_path: expected a LoRA file, since use_trained_lora_path is on; found nothing"
         )
-    if config.lr_warmup_steps >= config.train_iteration:
+    if not config.train_epochs:  # else they are not known yet
+        faults += warmup_faults(config)
+    if config.prior == "base" and not config.trigger:
+        faults.append("trigger: expected the word for the subject, since prior is base; found none")
+    if config.optimizer == "prodigy" and config.lr < LEAST_FACTOR:
         faults.append(
-            f"lr_warmup_steps: expected fewer than {config.train_iteration} (train_iteration), "
-            f"found {config.lr_warmup_steps}"
+            f"lr: expected {LEAST_FACTOR:g} or more, 1 as a rule, since prodigy finds the rate itself and lr is "
+            f"a factor on it; found {config.lr:g}"
         )
     if config.quantization != "none" and config.dtype != "bfloat16":
         faults.append(f"dtype: expected bfloat16, since quantization is on; found {config.dtype}")

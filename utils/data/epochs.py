@@ -104,12 +104,22 @@ def _sample(
     return Sample(image, caption, subset.flip_aug and random.random() < 0.5)
 
 
+def holds(caption: str, words: str) -> bool:
+    """Whether a caption has these words in it, whole, in whatever case: "man" is not in "woman"."""
+    return re.search(_whole(words), caption, re.IGNORECASE) is not None
+
+
 def without_words(caption: str, words: Sequence[str]) -> str:
     """A caption without the words that name the subject, its commas and spaces mended.
 
     "photo of ohwx man, smiling" without "ohwx" is "photo of man, smiling".
     """
     for word in filter(None, words):
-        caption = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "", caption)
+        caption = re.sub(_whole(word), "", caption)
     parts = [" ".join(part.split()) for part in caption.split(",")]
     return ", ".join(part for part in parts if part)
+
+
+def _whole(words: str) -> str:
+    """A pattern of words that are no part of others."""
+    return rf"(?<!\w){re.escape(words)}(?!\w)"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from utils.config.load import load_config
 from utils.config.runs import Run
-from utils.config.schema import KEYS, Config
+from utils.config.schema import KEYS, Config, of_captions_alone
 from utils.data.prompts import KNOWN_WORDS, unknown_words
 from utils.errors import UserError
 from utils.jobs.amounts import check_amounts
@@ -28,6 +28,7 @@ from utils.machine import REPOSITORY, heavy_imports, launched, resolve_device, r
 from utils.models.families import Family, family_at, train_methods
 from utils.names import find_lora
 from utils.training.methods import method_of
+from utils.training.optimizers import optimizer_kind
 
 if TYPE_CHECKING:
     from utils.models.base import Base, PromptEmbeds
@@ -59,7 +60,8 @@ class Experiment:
     def runs(self) -> Sequence[Run]:
         """The runs of its sweep; raises `UserError` for two of one name, or what the source misses."""
         given = {argument.partition("=")[0] for argument in self.arguments}
-        return method_of(self.config.python_name).source.runs(self.config, given)
+        source = method_of(self.config.python_name).source
+        return (source.runs if self.training else source.trained_runs)(self.config, given)
 
     def command(self, script: str) -> str:
         """The command that runs another script on this same config, from where this one was started."""
@@ -87,6 +89,9 @@ def prepare(
     config = with_loras_found(load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods()))
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
+    if training:
+        optimizer_kind(config.optimizer)
+        check_known(config)
     if not args.yes:
         check_amounts(config, model_path, training)
     typed = [each for each in args.overrides if each != "resume=1"]
@@ -100,11 +105,24 @@ def prepare(
     )
 
 
+def check_known(config: Config) -> None:
+    """Raise `UserError` for keys of captioned images under a method that learns from none."""
+    if method_of(config.python_name).source.captioned:
+        return
+    if unknown := of_captions_alone(config):
+        raise UserError(
+            f"{', '.join(unknown)}: expected as by default under {config.python_name}, which learns from no "
+            f"captions, found {', '.join(str(getattr(config, name)) for name in unknown)}"
+        )
+
+
 def with_loras_found(config: Config) -> Config:
     """The config with the file of each LoRA that it names by its run's folder or without its suffix."""
     trained = [str(find_lora(Path(path))) for path in config.trained_lora_path]
-    semantic = config.semantic_lora_path and str(find_lora(Path(config.semantic_lora_path)))
-    return replace(config, trained_lora_path=trained, semantic_lora_path=semantic)
+    semantic, first = (
+        path and str(find_lora(Path(path))) for path in (config.semantic_lora_path, config.init_lora)
+    )
+    return replace(config, trained_lora_path=trained, semantic_lora_path=semantic, init_lora=first)
 
 
 def check_fits(config: Config, family: Family | None) -> None:
@@ -191,11 +209,11 @@ def check_weights(config: Config) -> None:
             raise UserError(f"{name}: expected weights, found none at {path}")
 
 
-def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, dict[str, PromptEmbeds]]:
+def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, Mapping[str, PromptEmbeds]]:
     """Load the config's base model and encode all prompts; the text encoders are let go.
 
     Args:
-        experiment: gives the model path, device, dtype and number of tokens.
+        experiment: gives the model path, device, dtype, number of tokens, and where embeddings are kept.
         prompts: every prompt that any of the runs needs.
 
     Returns:
@@ -211,6 +229,7 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
         from utils.models.base import load_base_model
         from utils.models.compiling import compile_blocks
         from utils.models.memory import out_of_memory
+        from utils.training.cache import Cache, cached_prompts
         from utils.training.distributed import join, process_count, shard, sharding
 
     if launched() and not experiment.training:
@@ -220,14 +239,15 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
     together = f", {process_count()} processes" if process_count() > 1 else ""
     note = f" ({config.base_note})" if config.base_note else ""
     print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
-    if unknown := unknown_words(experiment.model_path, prompts):
+    unknown = unknown_words(experiment.model_path, prompts)
+    if unknown := [word for word in unknown if word != config.trigger.lower()]:
         print(f"check: the base knows no {', '.join(map(repr, unknown))}; its words are in {KNOWN_WORDS}")
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)
     check_fits(config, base.family)
     length = config.max_sequence_length
     try:
-        embeds = {prompt: base.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
+        embeds = cached_prompts(base, [*prompts], length, Cache.of(config))
         base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(base)

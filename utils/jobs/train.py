@@ -18,6 +18,7 @@ from utils.lora.calibration import lacks_calibration
 from utils.machine import check_writable, heavy_imports, launched
 from utils.models.families import family_at
 from utils.training.claims import claimed, is_trained
+from utils.training.init_lora import check_init_lora
 from utils.training.methods import method_of
 from utils.training.sources import Source, shared
 
@@ -52,6 +53,7 @@ def train_command(
         calibrated = [run for run in runs if is_calibrated(run, sources[run.name])]
         checks: list[Callable[[], object]] = [source.fingerprint for source in sources.values()]
         checks += [partial(identities_prompts, run, run.config.calibrate) for run in calibrated]
+        checks.append(partial(check_init_lora, experiment.config))
         list_runs(runs, lambda run: {**sources[run.name].paths(), **_written(run)}, checks)
         for source in dict.fromkeys(sources.values()):
             for line in source.summary():
@@ -70,6 +72,7 @@ def train_command(
         source.read()
         if family is not None:
             source.check_fits(family)
+    check_init_lora(experiment.config)
     for run in runs:
         check_writable(run.folder)
     return launch(runs, partial(training_worker, experiment, sources, fingerprints, probe_of), closing)

@@ -32,6 +32,7 @@ def training_metadata(
     step: int,
     processes: int = 1,
     about: str = "",
+    optimizer: str = "torch.optim.AdamW",
 ) -> dict[str, str]:
     """The header of a run's LoRA after `step` steps.
 
@@ -42,6 +43,7 @@ def training_metadata(
         step: optimizer steps done.
         processes: that trained together, each on batch_size samples a step.
         about: the method, in a sentence.
+        optimizer: its class.
     """
     config = run.config
     own: dict[str, Any] = {
@@ -61,7 +63,7 @@ def training_metadata(
     }
     family = family_of(transformer)
     guidance = bool(getattr(transformer.config, "guidance_embeds", False))
-    theirs = _sd_scripts(run, family, len(learned_from), step)
+    theirs = _sd_scripts(run, family, len(learned_from), step) | {"optimizer": optimizer}
     return {
         **{key: value if isinstance(value, str) else json.dumps(value) for key, value in own.items()},
         **{f"ss_{key}": str(value) for key, value in theirs.items()},
@@ -91,7 +93,6 @@ def _sd_scripts(run: Run, family: Family, images: int, step: int) -> dict[str, A
         "output_name": run.name,
         "learning_rate": config.lr,
         "lr_scheduler": config.lr_scheduler,
-        "optimizer": "torch.optim.AdamW",
         "max_train_steps": config.train_iteration,
         "steps": step,
         "batch_size_per_device": config.batch_size,

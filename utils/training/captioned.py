@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,18 +9,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from utils.config.load import read_config
 from utils.config.runs import Run, expand_runs
-from utils.config.schema import Config
+from utils.config.schema import Config, warmup_faults
 from utils.data.buckets import Buckets, Size, bucket_size
 from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, read_captioned
 from utils.data.captions import TRIGGER
-from utils.data.dataset_summary import SizeOf, count_epoch, in_words
+from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_words
 from utils.data.decoding import read_size
 from utils.data.epochs import Step, plan_steps, steps_of_epoch, without_words
 from utils.errors import UserError
-from utils.machine import launched
+from utils.machine import launched_processes
 from utils.models.families import Family, pixel_multiple_at
+from utils.training.captioned_faults import unfit_together
+from utils.training.class_images import given_class_images
 from utils.training.sources import Source
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class CaptionedImages(Source):
 
     kind: ClassVar[str] = "captioned images"
     trained_by: ClassVar[str] = "train_subject_script.py"
+    captioned: ClassVar[bool] = True
     path: Path
     config: Config
     seed: int
@@ -58,6 +61,14 @@ class CaptionedImages(Source):
         """With the steps that train_epochs stand for, and a prior where the dataset brings its images."""
         return [cls.of(run).settled(run) for run in expand_runs(config)]
 
+    @classmethod
+    def trained_runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
+        """As `runs`, with the steps and the prior of what was trained, by however many processes.
+
+        So the dataset need not be there, or may have changed since.
+        """
+        return [_as_trained(run) or cls.of(run).settled(run) for run in expand_runs(config)]
+
     def settled(self, run: Run) -> Run:
         """See `Source.settled`."""
         config = run.config
@@ -67,6 +78,8 @@ class CaptionedImages(Source):
             config = replace(config, train_iteration=config.train_epochs * self.steps_of_epoch)
         if config.save_per_epochs:
             config = replace(config, save_per_steps=config.save_per_epochs * self.steps_of_epoch)
+        if faults := warmup_faults(config):
+            raise UserError("; ".join(faults))
         return replace(run, config=config)
 
     # --- what there is on disk ---
@@ -107,6 +120,12 @@ class CaptionedImages(Source):
         """The dataset's own images of the class, as often as it says."""
         datasets = self._only(is_reg=True)
         return tuple(image for dataset in datasets for image in dataset.images for _ in range(image.repeats))
+
+    @cached_property
+    def given_of_class(self) -> list[Path]:
+        """Images of the class in prior_folder, where it is these that are learned."""
+        of_folder = self.config.prior == "images" and not self.class_images
+        return list(given_class_images(self.config).values()) if of_folder else []
 
     def _only(self, is_reg: bool) -> tuple[CaptionedDataset, ...]:
         """The datasets without images of the other kind."""
@@ -159,17 +178,18 @@ class CaptionedImages(Source):
     @cached_property
     def steps_of_epoch(self) -> int:
         """Steps that show every image as often as its repeats say, of all processes together."""
-        self.count()
-        return steps_of_epoch(self.datasets, self._size_of, _processes())
+        _ = self.count
+        return steps_of_epoch(self.datasets, self._size_of, launched_processes())
 
     @cached_property
     def plan(self) -> list[Step]:
         """What every step of the training sees."""
-        self.count()
+        _ = self.count
         steps = self.config.train_iteration
-        return plan_steps(self.datasets, self._size_of, steps, _processes(), self.seed, self.name)
+        return plan_steps(self.datasets, self._size_of, steps, launched_processes(), self.seed, self.name)
 
-    def count(self) -> Any:
+    @cached_property
+    def count(self) -> Sequence[DatasetCount]:
         """The epoch in numbers; raises `UserError`, naming each image that can't be read or has no size."""
         return count_epoch(Captioned(self.datasets), self.bucketing)
 
@@ -181,7 +201,7 @@ class CaptionedImages(Source):
 
     def summary(self) -> list[str]:
         """See `Source.summary`."""
-        return [*self.everything.notes, *in_words(self.count(), self.config.train_iteration)]
+        return [*self.everything.notes, *in_words(self.count, self.config.train_iteration)]
 
     def look(self, dataset: str) -> list[str]:
         """See `Source.look`."""
@@ -190,7 +210,8 @@ class CaptionedImages(Source):
     def fingerprint(self) -> str:
         """Of the images' bytes, their captions and what becomes of them."""
         digest = sha256(repr([(self.datasets, self.class_images), self.bucketing_in_words]).encode())
-        for path in dict.fromkeys(image.path for each in self.everything.datasets for image in each.images):
+        images = [image.path for each in self.everything.datasets for image in each.images]
+        for path in dict.fromkeys([*images, *self.given_of_class]):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
@@ -226,27 +247,9 @@ class CaptionedImages(Source):
 
     def read(self) -> None:
         """See `Source.read`."""
-        faults = self._faults()
-        if faults:
+        if faults := unfit_together(self):
             raise UserError("; ".join(faults))
         _ = self.plan
-
-    def _faults(self) -> list[str]:
-        """What does not go together."""
-        config, faults = self.config, []
-        captions = [image.caption for dataset in self.datasets for image in dataset.images]
-        word = config.class_word
-        if config.prior == "base" and not self.name:
-            faults.append("trigger: expected a word for the subject, since prior is base; found none")
-        if word and not any(word in caption for caption in captions):
-            faults.append(
-                f"class_word: expected a word of the captions, found {word!r} in none of {self.path}"
-            )
-        if config.prior == "images" and not (self.class_images or word or config.class_prompt):
-            faults.append(
-                "class_word: expected what the subject is one of, since prior is images; found none"
-            )
-        return faults
 
     def check_fits(self, family: Family) -> None:
         """See `Source.check_fits`: sizes that a TOML gives."""
@@ -261,6 +264,17 @@ class CaptionedImages(Source):
         return CaptionedBatches(base, self, embeds, config)
 
 
-def _processes() -> int:
-    """How many processes train together, before they have found each other."""
-    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+def _as_trained(run: Run) -> Run | None:
+    """The run with what its dataset set when it was trained, for so many epochs; None: it was not."""
+    if not run.config_path.is_file():
+        return None
+    there, config = read_config(run.config_path), run.config
+    if (there.train_epochs, there.save_per_epochs) != (config.train_epochs, config.save_per_epochs):
+        return None
+    if config.prior == "none":
+        config = replace(config, prior=there.prior)
+    if config.train_epochs:
+        config = replace(config, train_iteration=there.train_iteration)
+    if config.save_per_epochs:
+        config = replace(config, save_per_steps=there.save_per_steps)
+    return replace(run, config=config)

@@ -41,7 +41,7 @@ class CaptionedBatches:
         self, base: Base, source: CaptionedImages, embeds: Mapping[str, PromptEmbeds], config: Config
     ) -> None:
         self.source, self.config, self.device = source, config, base.device
-        self.cache = Cache(Path(config.cache_folder) if config.cache_folder else None)
+        self.cache = Cache.of(config)
         self.sample_prompts = source.sample_prompts
         self.learned_from: list[dict[str, str]] = []
 

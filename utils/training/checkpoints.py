@@ -209,10 +209,16 @@ def _check_shapes(checkpoint: Checkpoint, learner: Learner) -> None:
     if [weight.shape for weight in weights] != wanted or any(
         moment[name].shape != shape
         for moment, shape in zip(moments, wanted, strict=True)
-        for name in ("exp_avg", "exp_avg_sq")
-        if moment
+        for name in _moments_of(moment)
     ):
         raise ValueError("weights or moments of other shapes")
+
+
+def _moments_of(state: Mapping[str, Any]) -> tuple[str, str] | tuple[()]:
+    """What an optimizer calls its two moments of a weight, where it has taken a step."""
+    if not state:
+        return ()
+    return ("state1", "state2") if "state1" in state else ("exp_avg", "exp_avg_sq")
 
 
 def rng_state() -> dict[str, Any]:

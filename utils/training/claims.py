@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -59,7 +60,7 @@ def claimed(run: Run, inputs: str) -> Iterator[bool]:
         if reason := _in_the_way(run, inputs):
             print(f"{run.folder}: {reason}; moved to {move_aside(run.folder)}", flush=True)
         save_config(run.config, run.config_path)
-        write_atomically(run.inputs_path, f"{inputs}\n".encode())
+        write_atomically(run.inputs_path, f"{_inputs(run, inputs)}\n".encode())
         write_hashes(run.code_path, code_of(run))
         yield True
     finally:
@@ -84,8 +85,10 @@ def difference(run: Run, inputs: str) -> str:
         return other_settings
     path = run.inputs_path
     found = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
-    if found != inputs:
-        return "trained on other images or prompts"
+    if found != _inputs(run, inputs):
+        return "trained on other images or prompts" + (
+            " or another init_lora" if run.config.init_lora else ""
+        )
     if (files := _other_code(run)) and not run.config.other_code:
         return f"trained by other code ({', '.join(files)}), which other_code=1 would keep"
     return _damage(run)
@@ -129,6 +132,12 @@ def note_saved(run: Run, step: int) -> None:
     files = [path for path in (run.weights_path(step), run.reference_path(step)) if path.is_file()]
     hashes |= {path.name: lora_hash(path) for path in files}
     write_hashes(run.saved_path, {name: own for name, own in hashes.items() if (run.folder / name).is_file()})
+
+
+def _inputs(run: Run, inputs: str) -> str:
+    """The source's fingerprint, and with it the hash of the LoRA that training goes on from."""
+    first = run.config.init_lora
+    return f"{inputs} {lora_hash(Path(first))}" if first else inputs
 
 
 def _other_code(run: Run) -> Sequence[str]:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from utils.bars import Bar
 from utils.config.schema import Config
-from utils.data.pixels import to_images
 from utils.files import find_images, write_atomically
-from utils.generation.sweep import sweep_images
-from utils.models.base import Base, PromptEmbeds
-from utils.models.identity import base_hash
+
+if TYPE_CHECKING:
+    from utils.models.base import Base, PromptEmbeds
+
+_MADE = re.compile(r"made_[0-9a-f]{8}_\d+")
+"""The stem of what was generated: a hash of what it was made with, and the seed."""
+
+
+def given_class_images(config: Config) -> dict[str, Path]:
+    """Stem -> path of the images in prior_folder that were not generated; raises `UserError` for other files.
+
+    These are part of what is learned from; those generated say nothing that base and settings do not.
+    """
+    there = _images_in(Path(config.prior_folder)) if config.prior_folder else {}
+    given = {stem: path for stem, path in there.items() if not _MADE.fullmatch(stem)}
+    return dict(islice(given.items(), config.prior_count))
 
 
 def generated_class_images(base: Base, embeds: PromptEmbeds, prompt: str, config: Config) -> list[Path]:
@@ -22,28 +38,42 @@ def generated_class_images(base: Base, embeds: PromptEmbeds, prompt: str, config
         base: with its VAE; no adapter acts.
         embeds: of `prompt`.
         prompt: what they are images of.
-        config: prior_folder, whose images are taken as they are as far as they go; "": a folder in
-            output_folder that is named by base, prompt and settings.
+        config: prior_folder, whose images come first; "": class_images in output_folder.
     """
-    folder = Path(config.prior_folder) if config.prior_folder else _folder(base, prompt, config)
+    # here, as what is in the folder is asked for before anything heavy is loaded
+    from utils.data.pixels import to_images
+    from utils.generation.sweep import sweep_images
+
+    folder = Path(config.prior_folder or Path(config.output_folder) / "class_images")
     folder.mkdir(parents=True, exist_ok=True)
-    there = list(find_images(folder).values()) if any(folder.iterdir()) else []
-    missing = range(len(there), config.prior_count)
-    for first in Bar(missing[:: config.batch_size_gen], desc="images of the class", unit="batch"):
-        seeds = [seed for seed in missing if first <= seed < first + config.batch_size_gen]
-        images = sweep_images(base, embeds, seeds, [0], [0.0], config)[0][0.0]
-        for seed, image in zip(seeds, to_images(images), strict=True):
+    given, there = given_class_images(config), _images_in(folder)
+    made_with = _made_with(base, prompt, config)
+    seeds = range(config.prior_count - len(given))
+    wanted = {seed: f"made_{made_with}_{seed}" for seed in seeds}
+    missing = [seed for seed in seeds if wanted[seed] not in there]
+
+    firsts = range(0, len(missing), config.batch_size_gen)
+    for first in Bar(firsts, desc="images of the class", unit="batch", silent=not missing):
+        batch = missing[first : first + config.batch_size_gen]
+        images = sweep_images(base, embeds, batch, [0], [0.0], config)[0][0.0]
+        for seed, image in zip(batch, to_images(images), strict=True):
             data = BytesIO()
             image.save(data, "PNG")
-            path = folder / f"{seed}.png"
-            write_atomically(path, data.getvalue())
-            there.append(path)
-    return there[: config.prior_count]
+            write_atomically(folder / f"{wanted[seed]}.png", data.getvalue())
+    return [*given.values(), *(folder / f"{stem}.png" for stem in wanted.values())]
 
 
-def _folder(base: Base, prompt: str, config: Config) -> Path:
-    made_with = (
-        *(base_hash(base.transformer), prompt, config.image_size),
-        *(config.num_inference_steps, config.guidance_scale),
+def _images_in(folder: Path) -> Mapping[str, Path]:
+    """Stem -> path; none in a folder that is empty or not there."""
+    there = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+    return find_images(folder) if there else {}
+
+
+def _made_with(base: Base, prompt: str, config: Config) -> str:
+    from utils.models.identity import base_hash
+
+    all_of_it = (
+        *(base_hash(base.transformer), prompt, config.image_size, config.dtype, config.quantization),
+        *(config.num_inference_steps, config.guidance_scale, config.max_sequence_length),
     )
-    return Path(config.output_folder) / "class_images" / f"{crc32(repr(made_with).encode()):08x}"
+    return f"{crc32(repr(all_of_it).encode()):08x}"

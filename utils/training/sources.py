@@ -37,12 +37,14 @@ class Source(ABC):
     Attributes:
         kind: in words, for tables.
         trained_by: the command that trains on it.
+        captioned: whether the keys of captioned images make a difference to it.
         counted: whether pair_count says how much of it is learned from.
         prompts: every text that the base is to encode for it.
     """
 
     kind: ClassVar[str]
     trained_by: ClassVar[str] = "train_image_script.py"
+    captioned: ClassVar[bool] = False
     counted: ClassVar[bool] = False
     prompts: Sequence[str] = ("",)
 
@@ -60,6 +62,11 @@ class Source(ABC):
     def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
         """The runs of a config's sweep; `given` are the keys that the command line gave."""
         return expand_runs(config)
+
+    @classmethod
+    def trained_runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
+        """The same runs for what comes after their training."""
+        return cls.runs(config, given)
 
     @abstractmethod
     def paths(self) -> dict[str, Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,18 +18,11 @@ from torch import Tensor
 from utils.config.load import save_config
 from utils.config.runs import Run
 from utils.config.schema import Config
-from utils.errors import UserError
 from utils.flow.passes import Losses, Objective
 from utils.lora.card import write_card
-from utils.lora.files import load_lora, save_lora, save_reference
+from utils.lora.files import save_lora, save_reference
 from utils.lora.metadata import training_metadata
-from utils.models.adapters import (
-    adapter_names,
-    adapter_parameters,
-    add_adapter,
-    lora_layers,
-    remove_adapter,
-)
+from utils.models.adapters import adapter_names, adapter_parameters, add_adapter, remove_adapter
 from utils.models.base import Base, PromptEmbeds
 from utils.models.identity import base_hash
 from utils.models.velocity import PromptedVelocity
@@ -45,9 +37,10 @@ from utils.training.distributed import (
     on_main,
     process_count,
 )
+from utils.training.init_lora import load_init_lora
 from utils.training.log import HINT, TrainingLog, threads_faults_once
 from utils.training.methods import build_objective, method_of
-from utils.training.optimizers import build_optimizer
+from utils.training.optimizers import build_optimizer, optimizer_kind
 from utils.training.previews import sample_grid
 from utils.training.sources import Source
 
@@ -101,7 +94,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
     model = PromptedVelocity(base, embeds, config.guidance_scale)
     with (
         _recorded(run, base, before),
-        _fresh_adapters(base, objective.adapters, config, generator),
+        _fresh_adapters(base, objective, config, generator),
         kept_rng(),
         interruptible_together() as interrupted,
         threads_faults_once(),
@@ -188,17 +181,16 @@ def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> N
 
 @contextmanager
 def _fresh_adapters(
-    base: Base, names: Sequence[str], config: Config, generator: torch.Generator
+    base: Base, objective: Objective[Drawn], config: Config, generator: torch.Generator
 ) -> Iterator[None]:
-    """New adapters inside, none of them after, whatever happens."""
-    transformer = base.transformer
+    """New adapters inside, the result's gone on from init_lora; none of them after, whatever happens."""
+    transformer, names = base.transformer, objective.adapters
     try:
         for name in names:
             seed = int(torch.randint(2**31, (), generator=generator))
-            if config.init_lora:
-                _continue_lora(transformer, name, config)
-            else:
-                add_adapter(transformer, name, config.rank, config.alpha, config.train_method, seed)
+            add_adapter(transformer, name, config.rank, config.alpha, config.train_method, seed)
+            if config.init_lora and name == objective.saved:
+                load_init_lora(transformer, name, config)
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         yield
@@ -207,16 +199,6 @@ def _fresh_adapters(
             transformer.disable_gradient_checkpointing()
         for name in set(names) & set(adapter_names(transformer)):
             remove_adapter(transformer, name)
-
-
-def _continue_lora(transformer: torch.nn.Module, name: str, config: Config) -> None:
-    """A LoRA out of a file as the adapter `name`; raises `UserError` unless its rank is the config's."""
-    path = Path(config.init_lora)
-    load_lora(transformer, path, name)
-    ranks = sorted({layer.r[name] for layer in lora_layers(transformer, name).values()})
-    if ranks != [config.rank]:
-        found = ", ".join(map(str, ranks))
-        raise UserError(f"rank: expected that of init_lora, {found} ({path}), found {config.rank}")
 
 
 def _begin(run: Run) -> Checkpoint | None:
@@ -231,8 +213,11 @@ def _begin(run: Run) -> Checkpoint | None:
 
 def _save(run: Run, base: Base, adapter: str, learned_from: list[dict[str, str]], state: Checkpoint) -> None:
     """The adapter in both formats, what there is to say of it in the header, and the training's state."""
-    about = method_of(run.config.python_name).about
-    metadata = training_metadata(run, base.transformer, learned_from, state.step, process_count(), about)
+    config = run.config
+    about, called = method_of(config.python_name).about, optimizer_kind(config.optimizer).called
+    metadata = training_metadata(
+        run, base.transformer, learned_from, state.step, process_count(), about, called
+    )
     save_lora(base.transformer, adapter, run.weights_path(state.step), metadata)
     save_reference(base.transformer, adapter, run.reference_path(state.step))
     note_saved(run, state.step)
