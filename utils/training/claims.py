@@ -86,9 +86,8 @@ def difference(run: Run, inputs: str) -> str:
     path = run.inputs_path
     found = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     if found != _inputs(run, inputs):
-        return "trained on other images or prompts" + (
-            " or another init_lora" if run.config.init_lora else ""
-        )
+        what = "images, prompts or init_lora" if run.config.init_lora else "images or prompts"
+        return f"trained on other {what}"
     if (files := _other_code(run)) and not run.config.other_code:
         return f"trained by other code ({', '.join(files)}), which other_code=1 would keep"
     return _damage(run)
