@@ -54,16 +54,16 @@ class Timed:
         return self.batches.learned_from
 
     @property
-    def prompt(self) -> str:
+    def sample_prompts(self) -> Sequence[str]:
         """As the batches say."""
-        return self.batches.prompt
+        return self.batches.sample_prompts
 
-    def draw(self, generator: torch.Generator) -> PairBatch:
+    def draw(self, generator: torch.Generator, global_step: int = 1) -> PairBatch:
         """The next batch."""
         if self.drawn in self.marks:
             self.clock.append(now(self.device))
         self.drawn += 1
-        return self.batches.draw(generator)
+        return self.batches.draw(generator, global_step)
 
 
 class Training:

@@ -17,9 +17,9 @@ from utils.flow.objectives import ContentSemantic, TextSlider
 from utils.flow.passes import Objective, PairBatch, Pass, TextBatch
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
 from utils.training.methods import METHODS, build_objective
-from utils.training.sources import SliderPrompts
+from utils.training.sources import ImagePairs, Photograph
 
-IMAGE_METHODS = sorted(name for name, method in METHODS.items() if method.source is not SliderPrompts)
+IMAGE_METHODS = sorted(name for name, method in METHODS.items() if method.source in (ImagePairs, Photograph))
 
 
 class ToyModel:

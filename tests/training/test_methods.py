@@ -31,6 +31,7 @@ def test_the_table_says_what_a_method_knows() -> None:
         "train_image_sliders": "",
         "train_image_anchored": "eta",
         "train_image_bipolar": "eta",
+        "train_subject": "",
         "train_image_real": "",
         "slider_text": "",
     }

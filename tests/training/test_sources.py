@@ -13,6 +13,7 @@ from utils.config.runs import expand_runs
 from utils.config.schema import Config
 from utils.data.prompts import load_slider_prompts
 from utils.errors import UserError
+from utils.training.captioned import CaptionedImages
 from utils.training.methods import METHODS
 from utils.training.sources import ImagePairs, Photograph, SliderPrompts, shared
 
@@ -96,14 +97,15 @@ def test_a_prompt_file_says_its_runs_eta(tmp_path: Path) -> None:
 
 
 def test_every_method_has_a_source_and_says_what_it_knows() -> None:
-    assert {source.kind for source in (ImagePairs, Photograph, SliderPrompts)} == {
+    assert {source.kind for source in (CaptionedImages, ImagePairs, Photograph, SliderPrompts)} == {
         method.source.kind for method in METHODS.values()
     }
     assert METHODS["train_image"].knows == {"eta", "beta"}
     assert METHODS["train_image_fm"].knows == {"eta"}
     assert METHODS["train_image_wocfg"].knows == {"beta"}
     assert METHODS["train_image_sliders"].knows == set()
-    assert all(method.knows <= {"eta", "beta"} for method in METHODS.values())
+    assert METHODS["train_subject"].knows == {"prior", "prior_weight"}
+    assert all(method.knows <= {"eta", "beta", "prior", "prior_weight"} for method in METHODS.values())
     assert [run.name for run in ImagePairs.runs(Config())] == [run.name for run in expand_runs(Config())]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from utils.config.runs import Run
-from utils.config.schema import BASE, METHOD, TRAINING, groups
+from utils.config.schema import BASE, METHOD, SUBJECT, TRAINING, Config, groups
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.lora.files import read_metadata
@@ -23,7 +23,11 @@ _EDIT = (
     "was trained on, below 0 is the opposite."
 )
 _PURPOSES = {
-    "train_image_real": "that draws one photograph from any noise, at scale 1: a start for editing it."
+    "train_subject": (
+        "that draws a subject or a style, by as much as its scale says: 0 draws as the base does, 1 what it\n"
+        "was trained on."
+    ),
+    "train_image_real": "that draws one photograph from any noise, at scale 1: a start for editing it.",
 }
 
 
@@ -49,6 +53,10 @@ def card(file: str, metadata: Mapping[str, str]) -> str:
         for entry in json.loads(metadata["learned_from"])
     ]
     settings = [name for group in (METHOD, TRAINING, BASE) for name in groups()[group] if name in config]
+    plain = Config()
+    settings += [
+        name for name in groups()[SUBJECT] if config.get(name, getattr(plain, name)) != getattr(plain, name)
+    ]
     software = ", ".join(f"{name} {version}" for name, version in json.loads(metadata["software"]).items())
     made = ModelCard.from_template(
         data,

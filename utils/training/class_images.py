@@ -52,14 +52,15 @@ def generated_class_images(base: Base, embeds: PromptEmbeds, prompt: str, config
     wanted = {seed: f"made_{made_with}_{seed}" for seed in seeds}
     missing = [seed for seed in seeds if wanted[seed] not in there]
 
-    firsts = range(0, len(missing), config.batch_size_gen)
-    for first in Bar(firsts, desc="images of the class", unit="batch", silent=not missing):
-        batch = missing[first : first + config.batch_size_gen]
-        images = sweep_images(base, embeds, batch, [0], [0.0], config)[0][0.0]
-        for seed, image in zip(batch, to_images(images), strict=True):
-            data = BytesIO()
-            image.save(data, "PNG")
-            write_atomically(folder / f"{wanted[seed]}.png", data.getvalue())
+    with Bar(total=len(missing), desc=config.datasets[0], unit="class image", silent=not missing) as bar:
+        for first in range(0, len(missing), config.batch_size_gen):
+            batch = missing[first : first + config.batch_size_gen]
+            images = sweep_images(base, embeds, batch, [0], [0.0], config)[0][0.0]
+            for seed, image in zip(batch, to_images(images), strict=True):
+                data = BytesIO()
+                image.save(data, "PNG")
+                write_atomically(folder / f"{wanted[seed]}.png", data.getvalue())
+            bar.update(len(batch))
     return [*given.values(), *(folder / f"{stem}.png" for stem in wanted.values())]
 
 

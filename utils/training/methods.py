@@ -91,7 +91,7 @@ METHODS: dict[str, Method] = {
     "train_subject": Method(
         "a subject or a style, out of captioned images, on the rectified flow",
         CaptionedImages,
-        lambda prior, prior_weight: Captioned(prior, prior_weight),
+        lambda prior="none", prior_weight=1.0: Captioned(prior, prior_weight),
     ),
     "train_image_real": Method(
         "a LoRA that draws one photograph from any noise, on the rectified flow",
