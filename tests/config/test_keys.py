@@ -31,7 +31,10 @@ TRAINS = {
         "lr_warmup_steps",
         "batch_size",
     ),
-    *("train_iteration", "train_start", "train_count", "seed"),
+    *("train_iteration", "train_epochs", "train_start", "train_count", "seed"),
+    *("init_lora", "optimizer", "timesteps"),
+    *("trigger", "class_word", "class_prompt", "prior", "prior_weight", "prior_folder", "prior_count"),
+    *("shuffle_caption", "keep_tokens", "caption_drop", "tag_drop", "flip"),
 }
 
 
