@@ -205,20 +205,26 @@ def _check_shapes(checkpoint: Checkpoint, learner: Learner) -> None:
         raise ValueError(f"adapters {found} where {expected} are trained")
     wanted = [tensor.shape for tensor in learner.parameters]
     weights = [tensor for name in learner.weights for tensor in checkpoint.weights[name]]
-    moments = [checkpoint.optimizer["state"].get(index, {}) for index in range(len(wanted))]
+    states = [checkpoint.optimizer["state"].get(index, {}) for index in range(len(wanted))]
     if [weight.shape for weight in weights] != wanted or any(
-        moment[name].shape != shape
-        for moment, shape in zip(moments, wanted, strict=True)
-        for name in _moments_of(moment)
+        moment.shape != shape
+        for state, shape in zip(states, wanted, strict=True)
+        for moment in _moments_of(state)
     ):
         raise ValueError("weights or moments of other shapes")
 
 
-def _moments_of(state: Mapping[str, Any]) -> tuple[str, str] | tuple[()]:
-    """What an optimizer calls its two moments of a weight, where it has taken a step."""
+def _moments_of(state: Mapping[str, Any]) -> list[Tensor]:
+    """An optimizer's two moments of a weight, [] before its first step; raises KeyError if there are none.
+
+    bitsandbytes has its own names for them, a level further down where they are of 8 bits.
+    """
     if not state:
-        return ()
-    return ("state1", "state2") if "state1" in state else ("exp_avg", "exp_avg_sq")
+        return []
+    nested = [each for each in state.values() if isinstance(each, Mapping)]
+    own = {name: value for each in (state, *nested) for name, value in each.items()}
+    names = ("state1", "state2") if "state1" in own else ("exp_avg", "exp_avg_sq")
+    return [own[name] for name in names]
 
 
 def rng_state() -> dict[str, Any]:
