@@ -37,13 +37,15 @@ def launch(site: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
         [
             in_folder.__module__,
             *("utils.jobs.prepare", "utils.training.distributed"),
-            *("train_image_script", "train_image", "diffusers.pipelines.flux.pipeline_flux"),
+            *("train_image_script", "train_image", "train_subject_script"),
+            *("utils.training.captioned_batches", "diffusers.pipelines.flux.pipeline_flux"),
         ]
     )
 
     def start(
         count: int,
         *arguments: str,
+        script: str = "train_image_script",
         fsdp: bool = False,
         faults: Mapping[int, str] | None = None,
         at_step: int = 3,
@@ -54,7 +56,7 @@ def launch(site: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
                 target=in_folder,
                 args=(
                     *(str(site), environment(rank, count, port) | (FSDP if fsdp else {}), str(logs[rank])),
-                    *([*ARGUMENTS, *arguments], (faults or {}).get(rank, ""), at_step),
+                    *(script, [*ARGUMENTS, *arguments], (faults or {}).get(rank, ""), at_step),
                 ),
             )
             for port in [free_port()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -45,15 +46,16 @@ def trap(fault: str, at_step: int) -> None:
     ContentSemantic.losses = faulty
 
 
-def work(environment: Mapping[str, str], log: str, arguments: list[str], fault: str, at_step: int) -> None:
+def work(
+    environment: Mapping[str, str], log: str, script: str, arguments: list[str], fault: str, at_step: int
+) -> None:
     """One process of a launch."""
     os.environ.update(environment, HF_HUB_OFFLINE="1")
     with Path(log).open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    from train_image_script import main
-
+    main = importlib.import_module(script).main
     from utils.errors import run_cli
 
     if fault:

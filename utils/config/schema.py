@@ -78,7 +78,7 @@ class Config:
     align: str = key(DATA, "none", "shift: a target that lies some pixels off its source is moved back", one_of=("none", "shift"))
 
     trigger: str = key(SUBJECT, "", "the word for the subject, in place of [trigger] in captions, or before them")
-    class_word: str = key(SUBJECT, "", "what the subject is one of, such as person: with the trigger, the caption where there is none")
+    class_word: str = key(SUBJECT, "", "what the subject is one of, such as person: with the trigger, the caption where no image has any")
     class_prompt: str = key(SUBJECT, "", 'of images of the class; "": a photo of a CLASS_WORD')
     prior: str = key(SUBJECT, "none", "what keeps the class as it is: images of it; base, the base's own velocity without the subject's word", one_of=("none", "images", "base"))
     prior_weight: float = key(SUBJECT, 1.0, "of the prior's loss", ge=0)

@@ -44,7 +44,7 @@ class CaptionedImage:
 
 
 def read_folder(
-    folder: Path, findings: Findings, extension: str = "", class_tokens: str = ""
+    folder: Path, findings: Findings, extension: str = "", class_tokens: str = "", unsaid: str = ""
 ) -> list[CaptionedImage]:
     """The images of a folder, in natural order, with captions from `METADATA` or from files beside them.
 
@@ -54,6 +54,7 @@ def read_folder(
             captions in both kinds of files, and what can't be read.
         extension: of caption files; "": `EXTENSIONS`.
         class_tokens: the caption of images that have none.
+        unsaid: the same where no image of the folder has one; if some have, the others lack theirs.
     """
     if not folder.is_dir():
         beside = [path.name for path in folder.parent.glob("*") if path.is_dir()]
@@ -73,6 +74,8 @@ def read_folder(
         images = {}
 
     files = _caption_files(folder, extension)
+    if not files and not named:
+        class_tokens = class_tokens or unsaid
     if metadata.is_file():
         if files:
             names = some_of([path.name for paths in files.values() for path in paths])

@@ -80,13 +80,14 @@ def find_captioned(folder: Path, name: str) -> Path:
     )
 
 
-def read_captioned(path: Path, defaults: Mapping[str, Any], trigger: str = "") -> Captioned:
+def read_captioned(path: Path, defaults: Mapping[str, Any], trigger: str = "", unsaid: str = "") -> Captioned:
     """Read a dataset's files, all but the images' pixels.
 
     Args:
         path: a folder, or a TOML of sd-scripts.
         defaults: options by sd-scripts' names, for what the dataset itself does not say.
         trigger: the word that `[trigger]` in captions stands for; "": there is none.
+        unsaid: the caption of images in folders where none has any; "": these are faults.
 
     Raises:
         UserError: all that is wrong with the dataset, in one line.
@@ -100,7 +101,7 @@ def read_captioned(path: Path, defaults: Mapping[str, Any], trigger: str = "") -
     findings = Findings()
     base = {name: read_option(name, value) for name, value in defaults.items()}
     tables = read_tables(path, base, findings) if is_toml else [_table_of_folder(path, base, findings)]
-    read = [_dataset(table, path.parent, findings) for table in tables]
+    read = [_dataset(table, path.parent, unsaid, findings) for table in tables]
     datasets = tuple(dataset for dataset in read if dataset.subsets)
     if not findings.faults:
         findings.faults += _faults(path, datasets, trigger)
@@ -145,7 +146,7 @@ def _holds_subsets(folder: Path) -> bool:
 # --- options to images ---
 
 
-def _dataset(table: DatasetTable, beside: Path, findings: Findings) -> CaptionedDataset:
+def _dataset(table: DatasetTable, beside: Path, unsaid: str, findings: Findings) -> CaptionedDataset:
     """The images of a dataset's subsets; those left out are noted."""
     subsets, seen = [], set()
     for subset in table.subsets:
@@ -163,7 +164,7 @@ def _dataset(table: DatasetTable, beside: Path, findings: Findings) -> Captioned
             findings.notes.append(f"{subset.place}: left out, as {where} comes before in the same dataset")
             continue
         seen.add(where)
-        subsets.append(_subset(subset, folder, metadata, findings))
+        subsets.append(_subset(subset, folder, metadata, unsaid, findings))
     return CaptionedDataset(table.place, table.options, _balanced(subsets, table.place, findings))
 
 
@@ -181,7 +182,7 @@ def _path(place: str, text: str, beside: Path, findings: Findings) -> Path | Non
 
 
 def _subset(
-    table: SubsetTable, folder: Path | None, metadata: Path | None, findings: Findings
+    table: SubsetTable, folder: Path | None, metadata: Path | None, unsaid: str, findings: Findings
 ) -> CaptionedSubset:
     """The images of a subset as its options have them."""
     options = table.options
@@ -189,7 +190,8 @@ def _subset(
         images = read_metadata(metadata, folder, findings)
     else:
         assert folder is not None  # one of both is given, see dataset_toml
-        images = read_folder(folder, findings, options.caption_extension, options.class_tokens)
+        unsaid = "" if options.is_reg else unsaid
+        images = read_folder(folder, findings, options.caption_extension, options.class_tokens, unsaid)
     if not table.rules.enable_wildcard:
         several = [image.path.name for image in images if "\n" in image.caption]
         if several:

@@ -95,20 +95,15 @@ class CaptionedImages(Source):
             "keep_tokens": config.keep_tokens,
             "caption_dropout_rate": config.caption_drop,
             "caption_tag_dropout_rate": config.tag_drop,
-            "class_tokens": self._said_of_it,
             "flip_aug": config.flip,
         }
-        return read_captioned(self.path, defaults, self.name)
+        unsaid = " ".join(filter(None, (self.name, self.config.class_word)))
+        return read_captioned(self.path, defaults, self.name, unsaid)
 
     @property
     def name(self) -> str:
         """The word that stands for the subject: trigger, or the token that learns."""
         return self.config.trigger
-
-    @property
-    def _said_of_it(self) -> str:
-        """The caption of images that come without one; "": they need one."""
-        return " ".join(filter(None, (self.name, self.config.class_word)))
 
     @cached_property
     def datasets(self) -> tuple[CaptionedDataset, ...]:
