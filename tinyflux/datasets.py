@@ -120,7 +120,7 @@ def write_datasets(folder: Path) -> int:
 
 def main() -> None:
     """Parse the command line and write."""
-    parser = Parser(description="Render the image pairs of the face world.")
+    parser = Parser(description="Render the image pairs and captioned images of the face world.")
     parser.add_argument(
         "--out", type=path_option, default=FOLDER, help="folder of the datasets (train/datasets)"
     )

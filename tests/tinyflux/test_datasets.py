@@ -54,7 +54,7 @@ def test_a_single_pair_is_the_first_of_its_dataset() -> None:
 
 
 def test_nobody_is_in_two_ranges_of_seeds() -> None:
-    ranges = [seeds.TRAIN, seeds.HELD_OUT, seeds.DATASETS, seeds.REAL, seeds.DISJOINT]
+    ranges = [seeds.TRAIN, seeds.HELD_OUT, seeds.DATASETS, seeds.REAL, seeds.DISJOINT, seeds.SUBJECTS]
     for one, other in itertools.combinations(ranges, 2):
         assert one.stop <= other.start or other.stop <= one.start
     used = {path: int(Path(path).stem) for path in FILES}
@@ -65,6 +65,7 @@ def test_nobody_is_in_two_ranges_of_seeds() -> None:
 def test_the_command_writes_pairs_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = [(path, person) for path, person in all_files() if path.parts[0] == "smile"]
     monkeypatch.setattr("tinyflux.datasets.all_files", lambda: iter(few))
+    monkeypatch.setattr("tinyflux.datasets.all_captioned", lambda: iter(()))
     assert write_datasets(tmp_path) == 6
     pairs = load_pairs(tmp_path / "smile" / "source", tmp_path / "smile" / "target", resolution=128)
     expected = to_pixels(to_uint8(render(pair_people("smile")[1])))

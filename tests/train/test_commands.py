@@ -35,11 +35,10 @@ def test_every_file_says_what_it_is_for() -> None:
         assert "usage" in done.stdout, path
 
 
-@pytest.mark.parametrize("method", ["train_image_fm", "train_image_real", "slider_text"])
+@pytest.mark.parametrize("method", ["train_image_fm", "train_subject", "train_image_real", "slider_text"])
 def test_a_methods_own_file_trains_it(method: str) -> None:
     folder = "slider_text" if method == "slider_text" else "train"
-    config = "train_image_real" if method == "train_image_real" else "slider_text"
-    config = "train_image" if method == "train_image_fm" else config
+    config = "train_image" if method == "train_image_fm" else method
     arguments = (f"{folder}/{method}.py", f"--c={config}", "--dry-run")
     from_repository = call(*arguments, cwd=REPOSITORY)
     assert from_repository.returncode == 0, from_repository.stderr
