@@ -34,6 +34,7 @@ _DECIDE_NOTHING = (
     *(f"utils.training.trainer.{name}" for name in ("_accelerator", "_begin", "_check_finite", "_recorded")),
     *(f"utils.training.trainer.{name}" for name in ("_remove_earlier", "_save")),
     "utils.training.methods.METHODS",  # the row alone that a run is of
+    "utils.names.beside",
     *("utils.study.cells.CellResult", "utils.study.cells._keep_pictures", "utils.study.plan"),
 )
 

@@ -104,7 +104,7 @@ class Config:
     rank: int = key(TRAINING, 16, "of the LoRA", ge=1, le=8192)
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
     lr: float = key(TRAINING, 2e-3, "learning rate", gt=0)
-    optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes', on CUDA; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
+    optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes'; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
     lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts"))
     lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
     batch_size: int = key(TRAINING, 1, "samples a step, of each process", ge=1, le=4096)

@@ -31,7 +31,7 @@ class BucketCount:
         images: files.
         draws: images x repeats, what an epoch shows of them.
         reg_draws: how many of these are regularization images.
-        batches: draws / batch size, rounded up: a bucket's last batch may be smaller.
+        batches: draws / batch size, rounded up: a bucket's last batch is filled up.
     """
 
     size: Size

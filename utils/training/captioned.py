@@ -263,7 +263,10 @@ def _as_trained(run: Run) -> Run | None:
     """The run with what its dataset set when it was trained, for so many epochs; None: it was not."""
     if not run.config_path.is_file():
         return None
-    there, config = read_config(run.config_path), run.config
+    try:
+        there, config = read_config(run.config_path), run.config
+    except UserError:  # of another version: the dataset says it, if it is there
+        return None
     if (there.train_epochs, there.save_per_epochs) != (config.train_epochs, config.save_per_epochs):
         return None
     if config.prior == "none":
