@@ -30,7 +30,8 @@ def deciding(folder: Path) -> None:
     for file, old, new in (
         ("utils/flow/schedules.py", "self.beta", "2 * self.beta"),
         ("utils/models/lora_layer.py", "alpha", "alpha_"),
-        ("utils/training/trainer.py", "lr=config.lr", "lr=2 * config.lr"),
+        ("utils/training/trainer.py", "parameters, config.lr", "parameters, 2 * config.lr"),
+        ("utils/training/optimizers.py", "fused=True", "amsgrad=True"),
         ("utils/training/batches.py", "generator", "generator_"),
         ("utils/data/pixels.py", "127.5", "128.0"),
         ("utils/models/flux1.py", "shift_factor", "shift_factor_"),
@@ -53,6 +54,8 @@ def undecided(folder: Path) -> None:
         (OBJECTIVES, "velocity_target),", "velocity_target  # the edit\n            ),"),
         ("utils/flow/sampling.py", "expected at least", "wanted at least"),
         ("utils/training/log.py", "a smaller lr may help", "try another lr"),
+        ("utils/flow/subject.py", "weight=self.prior_weight", "weight=2 * self.prior_weight"),
+        ("utils/training/captioned_batches.py", "own = len", "own = 2 * len"),
         (
             "utils/training/methods.py",
             '    "train_image_wocontent"',
