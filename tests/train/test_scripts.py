@@ -272,8 +272,9 @@ def test_every_shipped_config_knows_its_method(script: Script, monkeypatch: pyte
     studies = sorted(path.stem for path in Path("config").glob("*.yaml") if not path.stem.startswith("study"))
     assert "train_image" in studies
     for study in studies:
-        real = study.endswith("_real")
-        for name in (name.replace("image_script", "image_real_script") if real else name for name in SCRIPTS):
+        real, subject = study.endswith("_real"), study == "train_subject"
+        names = [name.replace("image_script", "image_real_script") if real else name for name in SCRIPTS]
+        for name in ("train_subject_script", "gen_image_script") if subject else names:
             status, out, err = script(name, f"--c={study}", "--dry-run", "pretrained_model_name_or_path=a/b")
             assert (status, err) == (0, "")
             assert "_base_v1" in out

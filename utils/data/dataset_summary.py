@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from utils.data.captioned import Captioned, CaptionedDataset
-from utils.data.decoding import read_size
 from utils.data.findings import Findings, counted
 from utils.errors import UserError
 
@@ -74,6 +73,8 @@ def count_epoch(
 
 
 def _count(dataset: CaptionedDataset, size_of: SizeOf, findings: Findings) -> DatasetCount:
+    from utils.data.decoding import read_size  # here, as Pillow takes a while
+
     draws: dict[Size, list[tuple[int, bool]]] = {}
     for image in dataset.images:
         try:

@@ -17,7 +17,6 @@ from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, read_captioned
 from utils.data.captions import TRIGGER
 from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_words
-from utils.data.decoding import read_size
 from utils.data.epochs import Step, plan_steps, spelled, steps_of_epoch, without_words
 from utils.errors import UserError
 from utils.machine import launched_processes
@@ -175,6 +174,8 @@ class CaptionedImages(Source):
     @cached_property
     def _sizes(self) -> dict[tuple[str, Path], Size]:
         """By dataset and image."""
+        from utils.data.decoding import read_size  # here, as Pillow takes a while
+
         return {
             (dataset.place, image.path): of(*read_size(image.path), image.path)
             for dataset in self.datasets

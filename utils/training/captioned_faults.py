@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from utils.data.decoding import read_size
 from utils.data.epochs import holds
 from utils.errors import UserError
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 def unfit_together(source: CaptionedImages) -> list[str]:
     """The faults that the dataset's files alone do not show, a line each."""
+    from utils.data.decoding import read_size  # here, as Pillow takes a while
+
     config, faults = source.config, []
     word = config.class_word
     if word and not any(holds(words, word) for words in _words_of(source)):
