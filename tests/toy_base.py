@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,7 +83,9 @@ class Toy(Base):
         return {name: own[name] for name in names}
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
+    def encode_prompts(
+        self, prompts: Sequence[str], max_sequence_length: int, parts: Collection[str] | None = None
+    ) -> PromptEmbeds:
         """The mean of a prompt's letters, "words" (B, 1, D)."""
         letters = self.part("letters")
         ids = [

@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.mini_loras import assert_same, block_loras, change, forward, fresh, outputs, random_lora
 from utils.errors import UserError
-from utils.lora.algebra import change_norm, extract, merge, open_weights, resize
-from utils.lora.files import load_lora, write_lora
+from utils.lora.algebra import change_norm, extract, merge, resize
+from utils.lora.base_weights import open_weights
+from utils.lora.files import write_lora
 from utils.lora.linear import LinearLora, Misfit
+from utils.lora.loading import load_lora
 from utils.models.adapters import linear_layers
 
 

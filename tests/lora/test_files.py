@@ -13,7 +13,6 @@ from tests.lora.conftest import fill
 from tests.mini_loras import forward, fresh, outputs, use_adapters
 from utils.lora.files import (
     adapter_loras,
-    load_lora,
     read_lora,
     read_metadata,
     save_lora,
@@ -21,6 +20,7 @@ from utils.lora.files import (
     update_metadata,
     write_lora,
 )
+from utils.lora.loading import load_lora
 from utils.models.adapters import (
     adapter_names,
     add_adapter,

@@ -14,7 +14,8 @@ from torch import nn
 
 from tests.mini_loras import fresh
 from utils.errors import UserError
-from utils.lora.files import adapter_loras, load_lora, read_lora, save_lora, save_reference, write_lora
+from utils.lora.files import adapter_loras, read_lora, save_lora, save_reference, write_lora
+from utils.lora.loading import load_lora
 from utils.models.adapters import adapter_names
 
 

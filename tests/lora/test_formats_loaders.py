@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tests.lora.layouts import SINGLE, delta
 from tests.mini_loras import SCALES, block_loras, forward, fresh, outputs, random_lora
-from utils.lora.files import load_lora, write_lora
+from utils.lora.files import write_lora
+from utils.lora.loading import load_lora
 from utils.models.adapters import linear_layers
 
 

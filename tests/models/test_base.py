@@ -70,14 +70,27 @@ def test_a_scheduler_of_another_kind_is_refused() -> None:
 def test_embeddings_keep_their_names() -> None:
     one = PromptEmbeds({"words": torch.ones(1, 3, 2), "whole": torch.zeros(1, 5)})
     assert {name: each.shape[0] for name, each in one.expand(4).tensors.items()} == {"words": 4, "whole": 4}
-    assert one.repeated(3) is one
+    assert one.for_parts([{}] * 3, 4) is one
     assert one.of_images(slice(1, 2)) is one
     two = PromptEmbeds.joined([one, PromptEmbeds({"words": torch.zeros(1, 3, 2), "whole": torch.ones(1, 5)})])
     assert len(two) == 2
-    assert len(two.repeated(2)) == 4
+    assert len(two.for_parts([{}] * 2, 2)) == 4
     assert torch.equal(two.of_images(slice(1, 2))["whole"], torch.ones(1, 5))
     with pytest.raises(ValueError, match="expected 1 prompt or 3, one an image; found 2"):
         two.expand(3)
+
+
+def test_embeddings_under_loras_go_by_the_scales_of_each_part() -> None:
+    key = (("a.safetensors", 0.5),)
+    plain, under = ({"words": torch.full((1, 3, 2), value)} for value in (0.0, 1.0))
+    one = PromptEmbeds(plain, {key: PromptEmbeds(under)}, {"semantic": "a.safetensors"})
+    parts = [{}, {"semantic": 0.5, "other": 2.0}, {"semantic": 0.0}]
+    values = one.for_parts(parts, 2)["words"][:, 0, 0]
+    assert values.tolist() == [0, 0, 1, 1, 0, 0]
+    two = PromptEmbeds.joined([one, one]).expand(2).of_images(slice(1, 2))
+    assert two.for_parts(parts, 1)["words"][:, 0, 0].tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"expected prompts encoded at .*0\.7.*, found those at .*0\.5"):
+        one.for_parts([{"semantic": 0.7}], 1)
 
 
 def test_a_family_is_found_by_its_classes(mini_flux: Path, mini_flux_loaded: Base) -> None:

@@ -23,8 +23,10 @@ from utils.generation.sweep import (
     edit_photo,
     forwards_reported,
     inversion_of,
+    semantic_names,
     sweep_batches,
 )
+from utils.generation.texts import with_files
 from utils.models.base import Base, PromptEmbeds
 from utils.records import recorded
 from utils.report.figures import Grid, draw_grid, save_gif, save_image
@@ -186,7 +188,9 @@ def generate_run(
 ) -> Path:
     """Write a run's images and grids, one prompt a seed; returns their folder."""
     remove_unfinished(run.seeds_folder, own=False)
-    with applied_loras(base.transformer, run.lora_paths, run.config.other_base), forwards_reported(base):
+    embeds = with_files(embeds, semantic_names(len(run.lora_paths)), run.lora_paths)
+    loras = applied_loras(base.transformer, run.lora_paths, run.config.other_base, text_apart=True)
+    with loras, forwards_reported(base):
         claim_images(run)
         write_images(run, base, seeds, prompts, embeds)
     return run.seeds_folder
@@ -204,7 +208,9 @@ def generate_photo_run(
     remove_unfinished(run.seeds_folder, own=False)
     with ExitStack() as loras:
         semantic, other_base = Path(run.config.semantic_lora_path), run.config.other_base
-        loras.enter_context(applied_lora(base.transformer, semantic, other_base=other_base))
+        embeds = with_files(embeds, ["semantic"], [semantic])
+        edit = applied_lora(base.transformer, semantic, other_base=other_base, text_apart=True)
+        loras.enter_context(edit)
         if run.config.inversion == "lora":
             loras.enter_context(applied_lora(base.transformer, run.weights_path(), "inversion"))
         loras.enter_context(forwards_reported(base))

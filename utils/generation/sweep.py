@@ -21,7 +21,7 @@ from utils.data.photos import Photo
 from utils.flow.inversion import Inversion, build_inversion
 from utils.flow.locality import Locality
 from utils.flow.sampling import Hold, OnStep, Scale, initial_noise, sweep_skips
-from utils.lora.files import load_lora
+from utils.lora.loading import load_lora
 from utils.lora.metadata import check_base
 from utils.models.adapters import remove_adapter
 from utils.models.base import Base, PromptEmbeds
@@ -33,15 +33,27 @@ Sweep = dict[int, dict[Scale, Tensor]]
 
 @contextmanager
 def applied_lora(
-    transformer: Any, path: Path, name: str = "semantic", other_base: bool = False
+    transformer: Any,
+    path: Path,
+    name: str = "semantic",
+    other_base: bool = False,
+    text_apart: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Inside, the LoRA of a file is there as adapter `name`, inactive; gives the metadata of its header.
+
+    Args:
+        transformer: the base's.
+        path: the file.
+        name: of the adapter.
+        other_base: take one that says that it was trained on another base.
+        text_apart: whether prompts were encoded with what it has for text encoders (see
+            utils/generation/texts.py); a file that has any is refused else.
 
     Raises:
         UserError: if the file is missing, damaged, or does not fit the transformer; unless `other_base`, if
             it says that it was trained on another.
     """
-    metadata = load_lora(transformer, path, name)
+    metadata = load_lora(transformer, path, name, text_apart)
     try:
         if not other_base:
             check_base(path, metadata, transformer)
@@ -51,11 +63,13 @@ def applied_lora(
 
 
 @contextmanager
-def applied_loras(transformer: Any, paths: Sequence[Path], other_base: bool = False) -> Iterator[None]:
-    """Inside, LoRAs are there together, as "semantic", "semantic_2" and so on; raises as `applied_lora`."""
+def applied_loras(
+    transformer: Any, paths: Sequence[Path], other_base: bool = False, text_apart: bool = False
+) -> Iterator[None]:
+    """Inside, LoRAs are there together, as "semantic", "semantic_2" and so on; see `applied_lora`."""
     with ExitStack() as loras:
         for name, path in zip(semantic_names(len(paths)), paths, strict=True):
-            loras.enter_context(applied_lora(transformer, path, name, other_base))
+            loras.enter_context(applied_lora(transformer, path, name, other_base, text_apart))
         yield
 
 

@@ -16,6 +16,7 @@ from utils.generation.prompts_and_seeds import (
     choose_prompts,
     choose_seeds,
 )
+from utils.generation.texts import Edits
 from utils.jobs.prepare import Experiment, list_runs, load_base, run_all
 from utils.lora.calibration import with_scales
 from utils.lora.spread import with_locality
@@ -54,7 +55,8 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
         check_writable(run.seeds_folder)
     if not experiment.config.use_trained_lora_path:
         tell_other_settings(runs)
-    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
+    edits = [Edits(run.lora_paths, run.slider_scales, prompts[run.name]) for run in runs]
+    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run], edits)
     with heavy_imports():  # here, so that the checks above come at once
         from utils.generation.gallery import edit_name, generate_run
         from utils.generation.page import write_page
@@ -123,7 +125,9 @@ def generate_photographs(experiment: Experiment, train_script: str, measuring: s
         check_writable(run.seeds_folder)
     if experiment.config.inversion == "lora":
         tell_other_settings(runs)
-    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run])
+    edit = [Path(experiment.config.semantic_lora_path)]
+    edits = [Edits(edit, run.config.scales, prompts[run.name]) for run in runs]
+    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run], edits)
 
     def edit_one(run: RealRun) -> Path:
         photo, of_run = photos[run.name], prompts[run.name]

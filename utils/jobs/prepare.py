@@ -30,6 +30,7 @@ from utils.names import find_lora
 from utils.training.methods import method_of
 
 if TYPE_CHECKING:
+    from utils.generation.texts import Edits
     from utils.models.base import Base, PromptEmbeds
 
 CONFIG_FOLDER = Path("config")
@@ -191,12 +192,15 @@ def check_weights(config: Config) -> None:
             raise UserError(f"{name}: expected weights, found none at {path}")
 
 
-def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, dict[str, PromptEmbeds]]:
+def load_base(
+    experiment: Experiment, prompts: Collection[str], edits: Sequence[Edits] = ()
+) -> tuple[Base, dict[str, PromptEmbeds]]:
     """Load the config's base model and encode all prompts; the text encoders are let go.
 
     Args:
         experiment: gives the model path, device, dtype and number of tokens.
         prompts: every prompt that any of the runs needs.
+        edits: LoRAs that will act, some of them on the text encoders, too.
 
     Returns:
         The base, and each prompt's embedding.
@@ -208,6 +212,7 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
     with heavy_imports():
         import torch
 
+        from utils.generation.texts import encode_under
         from utils.models.base import load_base_model
         from utils.models.compiling import compile_blocks
         from utils.models.memory import out_of_memory
@@ -228,6 +233,7 @@ def load_base(experiment: Experiment, prompts: Collection[str]) -> tuple[Base, d
     length = config.max_sequence_length
     try:
         embeds = {prompt: base.encode_prompts([prompt], length) for prompt in dict.fromkeys(prompts)}
+        embeds = encode_under(base, embeds, length, edits)
         base.release_text_encoders()  # before the transformer is there: a card may not hold both
         if sharding():
             shard(base)

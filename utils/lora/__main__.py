@@ -1,6 +1,6 @@
 """Look at LoRA files, convert, mix and shrink them, or take one from a tuned model.
 
-python -m utils.lora inspect FILE
+python -m utils.lora inspect FILE [--base FOLDER]
 python -m utils.lora convert IN OUT --to diffusers|kohya|reference [--fold-alpha]
 python -m utils.lora convert IN OUT --to FORMAT --rank N [--base FOLDER]  # of a DoRA, LoHa, LoKr, full
 python -m utils.lora merge A:0.7 B:0.4 OUT [--rank N]
@@ -49,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    summarise(read_lora(args.file, args.skip_text_encoder))
+    file = read_lora(args.file, args.skip_text_encoder)
+    summarise(file)
+    if args.base:
+        from utils.lora.shares import print_shares
+
+        print_shares(file.loras, args.base)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -89,7 +94,7 @@ def _approximated(args: argparse.Namespace) -> tuple[Approximation, dict[str, st
     """The plain LoRA nearest to another adapter; the header, the format and what was left out."""
     from contextlib import nullcontext
 
-    from utils.lora.algebra import open_weights
+    from utils.lora.base_weights import open_weights, parts_at
     from utils.lora.dense import nearest_loras
     from utils.lora.linear import Misfit
 
@@ -99,7 +104,7 @@ def _approximated(args: argparse.Namespace) -> tuple[Approximation, dict[str, st
             f"{args.input}: expected a DoRA, LoHa, LoKr or full difference for --rank, found a plain "
             "LoRA; resize lowers its rank"
         )
-    with open_weights(args.base) if args.base else nullcontext() as base:
+    with open_weights(args.base, parts_at(args.base)) if args.base else nullcontext() as base:
         try:
             found = nearest_loras(contents, metadata, args.rank, base)
         except Misfit as misfit:
@@ -150,11 +155,14 @@ def _resize(args: argparse.Namespace) -> None:
 
 
 def _extract(args: argparse.Namespace) -> None:
-    from utils.lora.algebra import extract, open_weights
+    from utils.lora.algebra import extract
+    from utils.lora.base_weights import open_weights, parts_at
     from utils.lora.header import architecture_at, modelspec, noted
     from utils.lora.linear import Misfit
 
-    with open_weights(args.base) as before, open_weights(args.tuned) as after:
+    tuned = parts_at(args.tuned)
+    parts = [part for part in parts_at(args.base) if part in tuned]
+    with open_weights(args.base, parts) as before, open_weights(args.tuned, parts) as after:
         try:
             found = extract(before, after, args.rank)
         except Misfit as misfit:
@@ -232,6 +240,9 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = add("inspect", _inspect, "what is in a file")
     inspect.add_argument("file", type=lora_option, metavar="FILE")
+    inspect.add_argument(
+        "--base", type=path_option, metavar="FOLDER", help="the base, for how much of it is changed"
+    )
     convert = add(
         "convert", _convert, "the same LoRA in another format; of another adapter, the nearest LoRA"
     )
@@ -262,7 +273,7 @@ def _add_options(inspect: argparse.ArgumentParser, *writing: argparse.ArgumentPa
         sub.add_argument(
             "--skip-text-encoder",
             action="store_true",
-            help="leave out what is of a text encoder, not refuse it",
+            help="leave out what is of a text encoder",
         )
     convert.add_argument("--to", required=True, metavar="FORMAT", help="diffusers, kohya or reference")
     convert.add_argument(

@@ -5,18 +5,14 @@ All of it in float64 and on the small factors where there are any; what comes ou
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
 from utils.lora.linear import LinearLora, Misfit
+from utils.lora.names import TRANSFORMER, part_of_linear, text_module
 
 _NEGLIGIBLE = 1e-7  # of the greatest singular value: float64 finds no smaller one by squares
 
@@ -82,7 +78,7 @@ def extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], rank: int
     """The LoRA of a rank no greater than `rank` nearest to a model's change.
 
     Args:
-        before: weights of the base transformer by their names in its state dict; see `open_weights`.
+        before: weights of the base by name; see utils/lora/base_weights.py.
         after: of the tuned one.
         rank: most for a linear; one whose change has less gets less, one without change none.
 
@@ -99,10 +95,10 @@ def extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], rank: int
             faults.append(f"{name} holds values that are not finite numbers")
         if faults or torch.equal(old, new):
             continue
-        if old.ndim != 2 or not name.endswith(".weight"):
+        linear = name.removesuffix(".weight")
+        if old.ndim != 2 or linear == name or not _is_linear(linear):
             left.append(name)
             continue
-        linear = name.removesuffix(".weight")
         loras[linear], energies[linear] = nearest_lora(new.double() - old.double(), rank)
     if faults:
         raise Misfit(faults)
@@ -144,58 +140,9 @@ def change_norm(lora: LinearLora) -> float:
     return torch.linalg.matrix_norm(_core(lora)[1]).item()
 
 
-class open_weights(Mapping[str, Tensor]):  # noqa: N801 - used as a function
-    """A transformer's weights by name, read one at a time, from a diffusers folder; a context manager.
-
-    The folder is a pipeline's or its transformer's, in one file or in several with an index.
-
-    Raises:
-        UserError: if there are none, or they are damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self._opened = ExitStack()
-        self._files: dict[str, Any] = {}
-        for path in _weight_files(folder):
-            try:
-                file = self._opened.enter_context(safe_open(path, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                self._opened.close()
-                raise UserError(f"{path}: expected a transformer's weights, found: {error}") from error
-            self._files |= dict.fromkeys(file.keys(), file)
-
-    def __enter__(self) -> open_weights:
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self._opened.close()
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._files[name].get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The .safetensors of a transformer, or of the one in a pipeline's folder."""
-    inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    path = inner / "diffusion_pytorch_model.safetensors"
-    index = path.with_name(f"{path.name}.index.json")
-    if not index.is_file():
-        if not path.is_file():
-            raise UserError(f"{folder}: expected a folder with {path.name}, or a pipeline's, found none")
-        return [path]
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [inner / Path(name).name for name in names]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{index}: expected JSON with a weight_map, found: {error!r}") from error
+def _is_linear(name: str) -> bool:
+    """Of a matrix by its name: a text encoder has embeddings, too."""
+    return part_of_linear(name) == TRANSFORMER or text_module(name) is not None
 
 
 def _merged(parts: Sequence[tuple[LinearLora, float]]) -> LinearLora:

@@ -49,12 +49,12 @@ def nearest_loras(
     Raises:
         Misfit: naming every module whose tensors make none of these adapters.
     """
-    config = PeftConfig.of(metadata)
+    configs = {part: PeftConfig.of(metadata, part) for part in contents.parts}
     loras: dict[str, LinearLora] = {}
     energies, left, faults = {}, [], []
     for adapter in contents.adapters.values():
         try:
-            changes = _changes(adapter, config, base)
+            changes = _changes(adapter, configs[adapter.module.part], base)
         except Misfit as misfit:
             faults.append(str(misfit))
             continue

@@ -31,7 +31,8 @@ class LoraFile:
     """What a file holds.
 
     Attributes:
-        loras: LoRA of each linear, by the linear's dotted name in diffusers, without "transformer.".
+        loras: LoRA of each linear, by the linear's dotted name in diffusers; the transformer's without
+            "transformer.", a text encoder's behind "text_encoder." or "text_encoder_2.".
         metadata: of the header, less what only says how to read the tensors; {} for a .pt.
         format: a key of FORMATS in utils/lora/formats.py; or for others' files, whose names it has.
         left: keys of text encoders, left out on request.
@@ -42,13 +43,24 @@ class LoraFile:
     format: str
     left: tuple[str, ...] = ()
 
+    @property
+    def by_part(self) -> dict[str, dict[str, LinearLora]]:
+        """`loras` by the part of the pipeline that they lie in."""
+        from utils.lora.names import by_part
+
+        return by_part(self.loras)
+
 
 def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
     """Read a LoRA file, whoever wrote it and whatever it is called.
 
+    Args:
+        path: the file.
+        skip_text_encoder: leave out what is of a text encoder.
+
     Raises:
         UserError: if the file is missing, unreadable or no plain LoRA for FLUX in every key, naming those at
-            fault; for a text encoder's unless `skip_text_encoder`.
+            fault.
     """
     from utils.lora.linear import Misfit
     from utils.lora.reading import plain_loras
@@ -130,7 +142,13 @@ def write_lora(
     write_atomically(path, data)
 
 
-def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mapping[str, str]) -> None:
+def save_lora(
+    transformer: nn.Module,
+    adapter: str,
+    path: Path,
+    metadata: Mapping[str, str],
+    text_encoders: Mapping[str, nn.Module] | None = None,
+) -> None:
     """Write an adapter in diffusers format, alpha folded into B, whole or not at all.
 
     Without alpha there is none that a reader could pass over: the change at scale 1 is B A. A power of two
@@ -140,15 +158,21 @@ def save_lora(transformer: nn.Module, adapter: str, path: Path, metadata: Mappin
         transformer: holds the adapter.
         adapter: its name.
         path: of the .safetensors; its folder is made.
-        metadata: free text for the file's header.
+        metadata: free text for the file's header, which also says which text encoders have a part in it.
+        text_encoders: those that hold an adapter of that name, too, by their names in the pipeline.
 
     Raises:
         UserError: if the disk does not take it.
         ValueError: if there is no such adapter.
     """
     from utils.lora.folding import fold_alpha
+    from utils.lora.header import TEXT_ENCODERS
 
-    write_lora(path, fold_alpha(adapter_loras(transformer, adapter)), "diffusers", metadata)
+    loras = adapter_loras(transformer, adapter)
+    for part, encoder in (text_encoders or {}).items():
+        loras |= adapter_loras(encoder, adapter, part)
+    said = {TEXT_ENCODERS: ", ".join(text_encoders)} if text_encoders else {}
+    write_lora(path, fold_alpha(loras), "diffusers", {**metadata, **said})
 
 
 def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:
@@ -156,58 +180,25 @@ def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:
     write_lora(path, adapter_loras(transformer, adapter), "reference", {})
 
 
-def adapter_loras(transformer: nn.Module, adapter: str) -> dict[str, LinearLora]:
-    """The LoRA of each linear that an adapter has on a transformer; raises ValueError if there is none."""
-    from utils.lora.linear import LinearLora
-    from utils.models.adapters import adapter_names, lora_layers, lora_weights
-
-    layers = lora_layers(transformer, adapter)
-    if not layers:
-        raise ValueError(
-            f"no adapter {adapter}; there are: {', '.join(adapter_names(transformer)) or 'none'}"
-        )
-    return {
-        name: LinearLora(*lora_weights(layer, adapter), float(layer.lora_alpha[adapter]))
-        for name, layer in layers.items()
-    }
-
-
-def load_lora(transformer: nn.Module, path: Path, adapter_name: str) -> dict[str, str]:
-    """Add the LoRA of a file, in any format, as a new adapter, inactive until `use_mixes`.
-
-    Args:
-        transformer: the base model, with or without other adapters.
-        path: the file.
-        adapter_name: free name for it.
-
-    Returns:
-        The metadata in the file's header, {} for a .pt.
+def adapter_loras(model: nn.Module, adapter: str, part: str = "") -> dict[str, LinearLora]:
+    """The LoRA of each linear that an adapter has on a transformer, or on the text encoder `part`.
 
     Raises:
-        UserError: if the file is missing, unreadable or no LoRA, or does not fit the transformer in every key
-            and shape; nothing is added then.
-        ValueError: if the name is taken.
+        ValueError: if there is none.
     """
-    from utils.lora.linear import Misfit
-    from utils.models.adapters import inject_adapter, linear_layers, lora_layers, lora_weights
+    from utils.lora.linear import LinearLora
+    from utils.lora.names import text_encoders
+    from utils.models.adapters import adapter_names, lora_layers, lora_weights
 
-    file = read_lora(path)
-    linears = linear_layers(transformer)
-    faults = []
-    for name, lora in file.loras.items():
-        if name not in linears:
-            faults.append(f"{name} matches no linear of the model")
-        elif lora.shape != (fits := (linears[name].out_features, linears[name].in_features)):
-            faults.append(f"{name} of shape {lora.shape} (out, in) where {fits} fits")
-    if faults:
-        raise UserError(f"{path}: expected a LoRA for this model, found: {Misfit(faults)}")
-    sizes = {name: (lora.rank, lora.alpha) for name, lora in file.loras.items()}
-    inject_adapter(transformer, adapter_name, sizes)
-    for name, layer in lora_layers(transformer, adapter_name).items():
-        weight_a, weight_b = lora_weights(layer, adapter_name)
-        weight_a.data.copy_(file.loras[name].weight_a)
-        weight_b.data.copy_(file.loras[name].weight_b)
-    return file.metadata
+    layers = lora_layers(model, adapter)
+    if not layers:
+        raise ValueError(f"no adapter {adapter}; there are: {', '.join(adapter_names(model)) or 'none'}")
+    return {
+        text_encoders()[part].full_name(name) if part else name: LinearLora(
+            *lora_weights(layer, adapter), float(layer.lora_alpha[adapter])
+        )
+        for name, layer in layers.items()
+    }
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from utils.lora.linear import MAX_RANK, LinearLora
+from utils.lora.names import by_part
 
 
 def fold_alpha(loras: Mapping[str, LinearLora]) -> dict[str, LinearLora]:
-    """LoRAs of one rank, the greatest there is, and alpha = rank: for readers that know B A alone."""
-    rank = max((lora.rank for lora in loras.values()), default=0)
-    return {name: padded(with_alpha(lora, lora.rank), rank) for name, lora in loras.items()}
+    """LoRAs of one rank, the greatest in a part, and alpha = rank: for readers that know B A alone."""
+    folded: dict[str, LinearLora] = {}
+    for own in by_part(loras).values():
+        rank = max(lora.rank for lora in own.values())
+        folded |= {name: padded(with_alpha(lora, lora.rank), rank) for name, lora in own.items()}
+    return folded
 
 
 def with_alpha(lora: LinearLora, alpha: float) -> LinearLora:
@@ -50,6 +54,12 @@ def unmistakable(loras: Mapping[str, LinearLora]) -> dict[str, LinearLora]:
         return dict(loras)
     common = rest.most_common(1)[0][0]
     return {name: _towards(lora, common) if name in ends else lora for name, lora in loras.items()}
+
+
+def of_one_alpha(loras: Mapping[str, LinearLora]) -> dict[str, LinearLora]:
+    """The same LoRAs with the commonest alpha in all: stock diffusers reads one for a text encoder."""
+    common = Counter(lora.alpha for lora in loras.values()).most_common(1)[0][0]
+    return {name: _towards(lora, common) for name, lora in loras.items()}
 
 
 def _towards(lora: LinearLora, alpha: float) -> LinearLora:

@@ -10,6 +10,9 @@
                 underscores, a torch state dict (.pt): what the authors' implementation writes and reads.
                 It takes alpha from its own settings, 1, whatever the file says, so 1 is what the file has.
 
+Text encoders' linears are text_encoder.LINEAR (CLIP) and text_encoder_2.LINEAR (T5) in the first, and behind
+lora_te1_ and lora_te3_ in the others.
+
 LINEAR is a linear's dotted name in diffusers. No model is needed for any. Many more layouts are read:
 utils/lora/reading.py.
 """
@@ -23,9 +26,19 @@ from torch import Tensor
 
 from utils.errors import UserError, nearest
 from utils.lora import kohya, peft_config
-from utils.lora.folding import unmistakable, with_alpha
+from utils.lora.folding import of_one_alpha, unmistakable, with_alpha
 from utils.lora.linear import Endings, LinearLora, Misfit
-from utils.lora.names import DIFFUSERS_PREFIX, UNET_PREFIX, attention_linears, original_module, underscored
+from utils.lora.names import (
+    DIFFUSERS_PREFIX,
+    TRANSFORMER,
+    UNET_PREFIX,
+    attention_linears,
+    by_part,
+    original_module,
+    text_encoders,
+    text_stem,
+    underscored,
+)
 
 REFERENCE_ALPHA = 1.0
 """What the authors' scripts build their network with; loading a file does not change it."""
@@ -70,13 +83,21 @@ def format_named(name: str) -> Format:
 
 
 def _encode_diffusers(loras: Mapping[str, LinearLora]) -> Encoded:
-    loras = unmistakable(loras)
-    ranks = {lora.rank for lora in loras.values()}
-    needed = len(ranks) > 1 or any(lora.alpha != lora.rank for lora in loras.values())
     tensors: dict[str, Tensor] = {}
-    for name, lora in loras.items():
-        tensors |= _DIFFUSERS.tensors(DIFFUSERS_PREFIX + name, lora, needed)
+    for part, own in by_part(loras).items():
+        alike = unmistakable(own) if part == TRANSFORMER else of_one_alpha(own)
+        ranks = {lora.rank for lora in alike.values()}
+        needed = len(ranks) > 1 or any(lora.alpha != lora.rank for lora in alike.values())
+        prefix = DIFFUSERS_PREFIX if part == TRANSFORMER else ""
+        for name, lora in alike.items():
+            tensors |= _DIFFUSERS.tensors(prefix + name, lora, needed)
     return tensors, {}
+
+
+def _warn_diffusers(loras: Mapping[str, LinearLora]) -> list[str]:
+    """Stock FluxPipeline knows LoRAs on its first text encoder alone."""
+    of_t5 = by_part(loras).get(list(text_encoders())[1], {})
+    return [f"diffusers leaves out the LoRA of T5, {len(of_t5)} linears"] if of_t5 else []
 
 
 def _warn_kohya(loras: Mapping[str, LinearLora]) -> list[str]:
@@ -85,7 +106,7 @@ def _warn_kohya(loras: Mapping[str, LinearLora]) -> list[str]:
     outside = [name for name, module in modules.items() if "blocks" not in module]
     last = [name for name, module in modules.items() if module.startswith("final_layer")]
     readers = {"diffusers": outside, "sd-scripts": last}
-    return [
+    return _warn_diffusers(loras) + [
         f"{reader} leaves out, in this format, {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
         for reader, names in readers.items()
         if names
@@ -94,21 +115,28 @@ def _warn_kohya(loras: Mapping[str, LinearLora]) -> list[str]:
 
 def _encode_reference(loras: Mapping[str, LinearLora]) -> Encoded:
     tensors: dict[str, Tensor] = {}
-    names = {name: underscored(name) for name in loras}
-    if strange := [name for name, flat in names.items() if flat is None]:
+    stems = {name: text_stem(name) or _unet_stem(name) for name in loras}
+    if strange := [name for name, stem in stems.items() if stem is None]:
         raise Misfit([f"{name} has no place in the reference format" for name in strange])
     for name, lora in loras.items():
-        tensors |= _REFERENCE.tensors(f"{UNET_PREFIX}{names[name]}", with_alpha(lora, REFERENCE_ALPHA))
+        tensors |= _REFERENCE.tensors(str(stems[name]), with_alpha(lora, REFERENCE_ALPHA))
     return tensors, {}
+
+
+def _unet_stem(name: str) -> str | None:
+    flat = underscored(name)
+    return flat and UNET_PREFIX + flat
 
 
 def _warn_reference(loras: Mapping[str, LinearLora]) -> list[str]:
     """The authors' code loads strictly: every linear inside attention, of one rank, and no other."""
-    wanted = attention_linears(list(loras))
+    wanted, parts = attention_linears(list(loras)), by_part(loras)
     faults = []
+    if of_text := sum(len(own) for part, own in parts.items() if part != TRANSFORMER):
+        faults.append(f"{of_text} linears are text encoders'")
     if missing := sorted(wanted - loras.keys()):
         faults.append(f"{len(missing)} linears inside attention are missing, as {missing[0]}")
-    if others := sorted(loras.keys() - wanted):
+    if others := sorted(parts.get(TRANSFORMER, {}).keys() - wanted):
         faults.append(f"{len(others)} linears lie outside of attention, as {others[0]}")
     ranks = sorted({lora.rank for lora in loras.values()})
     if len(ranks) > 1:
@@ -122,7 +150,7 @@ def _warn_reference(loras: Mapping[str, LinearLora]) -> list[str]:
 
 
 FORMATS: dict[str, Format] = {
-    "diffusers": Format((".safetensors",), _encode_diffusers),
+    "diffusers": Format((".safetensors",), _encode_diffusers, _warn_diffusers),
     "kohya": Format((".safetensors",), kohya.encode, _warn_kohya),
     "reference": Format((".pt", ".pth", ".ckpt", ".bin"), _encode_reference, _warn_reference),
 }

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from utils.lora.linear import LinearLora
 
 BASE_MODEL, BASE_HASH = "base_model", "base_hash"
+TEXT_ENCODERS = "text_encoders"
+"""Those that have a part in the file."""
+
 HISTORY = "history"
 """What was done to the file, a line each."""
 

@@ -2,7 +2,7 @@
 
 It names the modules of FLUX's original code, where q, k and v (in single blocks also the MLP's input) are one
 linear: utils/lora/fusing.py makes one LoRA of theirs and takes it apart again. The header notes the places of
-the parts, so that reading back is lossless.
+the parts, so that reading back is lossless. CLIP's linears lie behind lora_te1_, T5's behind lora_te3_.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.lora.fusing import Place, fuse, swap_halves
 from utils.lora.linear import MAX_ALPHA, MAX_RANK, Endings, LinearLora, Misfit
-from utils.lora.names import UNET_PREFIX, original_module, shares
+from utils.lora.names import UNET_PREFIX, original_module, shares, text_stem
 
 HEADER = "kohya_parts"
 """Metadata key of the note: {stem: [[first, rank, alpha, low] or null for each part]}, as in `Place`."""
@@ -28,10 +28,14 @@ def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str
     """Tensors by file key, and the note for the header; see formats.Format."""
     modules: dict[str, dict[str, LinearLora]] = {}
     linears: dict[str, tuple[str, ...]] = {}
+    tensors: dict[str, Tensor] = {}
     faults = []
 
-    # Which module each linear is a part of.
+    # Which module each linear is a part of; text encoders' are modules of their own.
     for name, lora in loras.items():
+        if own := text_stem(name):
+            tensors |= _ENDINGS.tensors(own, lora)
+            continue
         found = original_module(name)
         if found is None:
             faults.append(f"{name} has no place in the kohya layout")
@@ -41,7 +45,6 @@ def encode(loras: Mapping[str, LinearLora]) -> tuple[dict[str, Tensor], dict[str
         modules.setdefault(module, {})[name] = replace(lora, weight_b=rows)
 
     # Modules of several linears are fused.
-    tensors: dict[str, Tensor] = {}
     places_of = {}
     for module, present in modules.items():
         names, stem = linears[module], UNET_PREFIX + module

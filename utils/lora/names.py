@@ -7,15 +7,22 @@ A key is a stem, which names a module, and an ending, which says what part of it
                 and others, or none
     modules     diffusers' linears, or those of FLUX's original code, where q, k and v are one; XLabs' too
     separator   dots, or underscores in their place
+
+Text encoders' linears have names of their own, behind text_encoder., lora_te1_ and others: see
+utils/models/text_names.py. Here they are called as in a pipeline, behind the encoder's name in it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from utils.models.families import FAMILIES, LoraNames
+from utils.models.text_names import TextEncoder
+
+T = TypeVar("T")
 
 DIFFUSERS_PREFIX = "transformer."
 PEFT_PREFIX = "base_model.model."
@@ -26,7 +33,11 @@ _PREFIXES = (
     UNET_PREFIX,
     *("diffusion_model.", "model.diffusion_model.", "lora_transformer_", "lycoris_"),
 )
-_TEXT_ENCODERS = ("lora_te", "text_encoder", "clip_l.", "t5xxl.", "bundle_emb.")
+TRANSFORMER = DIFFUSERS_PREFIX.rstrip(".")
+BUNDLED = "bundle_emb."
+"""Of the embeddings of new words that some LoRA files carry along."""
+
+_TEXT_ENCODERS = ("lora_te", "text_encoder", "clip_l.", "t5xxl.", "t5.", BUNDLED)
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Module:
     """What a stem names.
 
     Attributes:
-        linears: dotted names in diffusers, in the order of their rows; several where they are one module.
+        linears: dotted names in diffusers, in the order of their rows; several where they are one module; a
+            text encoder's behind its name in the pipeline.
         shares: outputs of each, in units of the hidden size.
         prefix: that the stem begins with, "" for none.
         body: the stem without its prefix.
@@ -49,12 +61,19 @@ class Module:
     original: bool = False
     swapped: bool = False
 
+    @property
+    def part(self) -> str:
+        """Of the pipeline: the transformer, or a text encoder."""
+        return part_of_linear(self.linears[0])
+
 
 def module_at(stem: str) -> Module | None:
     """The module that a stem names; None if there is none of that name in any family.
 
     Behind "transformer." any dotted name is taken as it is: which linears there are, the model knows.
     """
+    if module := text_module(stem):
+        return module
     body = stem
     while prefix := next((prefix for prefix in _PREFIXES if body.startswith(prefix)), ""):
         body = body.removeprefix(prefix)
@@ -67,6 +86,45 @@ def module_at(stem: str) -> Module | None:
             swapped = linears[0] in names.swapped
             return Module(linears, shares(linears), prefix, body, True, swapped)
     return Module((body,), (1,), prefix, body) if prefix.startswith(DIFFUSERS_PREFIX) and body else None
+
+
+def text_encoders() -> dict[str, TextEncoder]:
+    """Every family's text encoders by their names in the pipeline."""
+    return {encoder.part: encoder for family in FAMILIES.values() for encoder in family.lora.text}
+
+
+def text_module(stem: str) -> Module | None:
+    """The linear of a text encoder that a stem names; None if there is none of that name.
+
+    Which encoder a stem without a prefix means, as peft and LyCORIS have it, the layers' names tell.
+    """
+    body = stem.removeprefix(PEFT_PREFIX)
+    for encoder in text_encoders().values():
+        for prefix in (*encoder.prefixes, "lycoris_", ""):
+            if body.startswith(prefix) and (linear := encoder.linear(body.removeprefix(prefix))):
+                return Module((f"{encoder.part}.{linear}",), (1,), prefix, linear)
+    return None
+
+
+def text_stem(linear: str) -> str | None:
+    """text_encoder.text_model.x -> lora_te1_text_model_x, as sd-scripts has it; None of another part's."""
+    part, _, name = linear.partition(".")
+    encoder = text_encoders().get(part)
+    return encoder.prefixes[0] + name.replace(".", "_") if encoder else None
+
+
+def part_of_linear(linear: str) -> str:
+    """The part of a pipeline that a linear lies in, by its name as of `Module.linears`."""
+    part = linear.partition(".")[0]
+    return part if part in text_encoders() else TRANSFORMER
+
+
+def by_part(loras: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """What is known of linears, by the part of the pipeline that they lie in; names stay whole."""
+    parts: dict[str, dict[str, T]] = {}
+    for linear, lora in loras.items():
+        parts.setdefault(part_of_linear(linear), {})[linear] = lora
+    return parts
 
 
 def of_text_encoder(key: str) -> bool:

@@ -16,10 +16,9 @@ from utils.errors import UserError
 from utils.lora.linear import MAX_ALPHA, Misfit
 
 HEADER = "lora_adapter_metadata"
-"""Metadata key of a LoraConfig as JSON, its keys behind "transformer."."""
+"""Metadata key of a LoraConfig as JSON, its keys behind "transformer." or a text encoder's name."""
 
 _BESIDE = "adapter_config.json"
-_PREFIX = "transformer."
 _REFUSED = ("lora_bias",)
 
 
@@ -40,8 +39,8 @@ class PeftConfig:
     dora: bool = False
 
     @classmethod
-    def of(cls, metadata: Mapping[str, str]) -> PeftConfig:
-        """The one in a header; raises `Misfit` for one that is damaged or asks for more than a plain LoRA."""
+    def of(cls, metadata: Mapping[str, str], part: str) -> PeftConfig:
+        """A part's in a header; raises `Misfit` if it is damaged or asks for more than a plain LoRA."""
         if HEADER not in metadata:
             return cls()
         try:
@@ -50,7 +49,12 @@ class PeftConfig:
             config = None
         if not isinstance(config, dict):
             raise Misfit([f"{HEADER} in its header is no JSON object"])
-        settings = {key.removeprefix(_PREFIX): value for key, value in config.items()}
+        own = f"{part}."
+        settings = {
+            key.removeprefix(own): value
+            for key, value in config.items()
+            if key.startswith(own) or "." not in key
+        }
         if special := [key for key in _REFUSED if settings.get(key)]:
             raise Misfit([f"{', '.join(special)} in its header where a plain LoRA fits"])
         alpha, pattern = settings.get("lora_alpha"), settings.get("alpha_pattern") or {}

@@ -14,7 +14,16 @@ from torch import Tensor
 from utils.lora import kohya, parts
 from utils.lora.fusing import split, swap_halves
 from utils.lora.linear import LinearLora, Misfit
-from utils.lora.names import DIFFUSERS_PREFIX, UNET_PREFIX, Module, module_at, of_text_encoder
+from utils.lora.names import (
+    BUNDLED,
+    DIFFUSERS_PREFIX,
+    TRANSFORMER,
+    UNET_PREFIX,
+    Module,
+    module_at,
+    of_text_encoder,
+    text_encoders,
+)
 from utils.lora.peft_config import PeftConfig
 
 
@@ -46,23 +55,32 @@ class Contents:
 
     Attributes:
         adapters: by the stem of their keys.
-        left: keys of text encoders, left out.
+        left: keys of text encoders, left out on request.
     """
 
     adapters: dict[str, Adapter]
     left: tuple[str, ...]
 
     @property
+    def parts(self) -> list[str]:
+        """Of the pipeline, those that it has adapters of."""
+        return list(dict.fromkeys(each.module.part for each in self.adapters.values()))
+
+    @property
     def format(self) -> str:
         """A key of FORMATS where most of it is as we write it; or the names it has, in words."""
+        modules = [each for each in self.adapters.values() if each.module.part == TRANSFORMER]
         seen = Counter(
-            (each.module.prefix, each.module.original, each.style) for each in self.adapters.values()
+            (each.module.prefix, each.module.original, each.style)
+            for each in modules or self.adapters.values()
         )
         prefix, original, style = seen.most_common(1)[0][0]
         written = {
             (DIFFUSERS_PREFIX, False, "lora_A"): "diffusers",
             (UNET_PREFIX, True, "lora_down"): "kohya",
             (UNET_PREFIX, False, "lora_down"): "reference",
+            **{(f"{encoder.part}.", False, "lora_A"): "diffusers" for encoder in text_encoders().values()},
+            **{(each.prefixes[0], False, "lora_down"): "kohya" for each in text_encoders().values()},
         }
         whose = "the original code" if original else "diffusers"
         names = f"{whose}, {f'behind {prefix}' if prefix else 'without a prefix'}"
@@ -87,13 +105,14 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
     adapters: dict[str, Adapter] = {}
     left, faults = [], [] if tensors else ["no tensors"]
     for key, tensor in tensors.items():
-        if of_text_encoder(key):
-            left.append(key)
-            continue
         found = parts.part_of(key)
         module = module_at(found[0]) if found else None
-        if found is None or module is None:
-            faults.append(f"{key} matches no linear of FLUX")
+        of_text = of_text_encoder(key) or (module is not None and module.part != TRANSFORMER)
+        if of_text and skip_text_encoder:
+            left.append(key)
+            continue
+        if found is None or module is None or (of_text and module.part == TRANSFORMER):
+            faults.append(f"{key} {_no_place(key, of_text)}")
             continue
         stem, kind, part = found
         adapter = adapters.setdefault(stem, Adapter(module))
@@ -106,9 +125,6 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
                 style for style in ("lora_A", "lora_down", "down") if style in key[len(stem) :]
             )
 
-    # A text encoder's LoRA would be half of the effect: it is left out on request alone.
-    if left and not skip_text_encoder:
-        faults.append(f"{left[0]} is of a text encoder, which gets no LoRA here ({len(left)} such)")
     if not adapters and not faults:
         faults.append("a text encoder's LoRA alone")
     owners = Counter(name for adapter in adapters.values() for name in adapter.module.linears)
@@ -116,6 +132,13 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
     if faults:
         raise Misfit(faults)
     return Contents(adapters, tuple(left))
+
+
+def _no_place(key: str, of_text: bool) -> str:
+    """Why a key has no place, in words."""
+    if key.startswith(BUNDLED):
+        return "is a new word's embedding in a LoRA file, of a text encoder"
+    return "matches no linear of a text encoder of FLUX" if of_text else "matches no linear of FLUX"
 
 
 def plain_loras(contents: Contents, metadata: Mapping[str, str]) -> dict[str, LinearLora]:
@@ -128,8 +151,9 @@ def plain_loras(contents: Contents, metadata: Mapping[str, str]) -> dict[str, Li
     Raises:
         Misfit: naming every module whose tensors make no LoRA.
     """
-    config, notes = PeftConfig.of(metadata), kohya.notes(metadata)
-    if config.dora:
+    notes = kohya.notes(metadata)
+    configs = {part: PeftConfig.of(metadata, part) for part in contents.parts}
+    if any(config.dora for config in configs.values()):
         raise Misfit(["use_dora in its header, and no magnitudes in its tensors"])
     loras: dict[str, LinearLora] = {}
     faults = []
@@ -141,7 +165,7 @@ def plain_loras(contents: Contents, metadata: Mapping[str, str]) -> dict[str, Li
             rows = adapter.parts[parts.B].shape[0]
             faults.append(f"{module.body} of {rows} outputs where a multiple of {sum(module.shares)} fits")
         else:
-            lora = module_lora(adapter, config)
+            lora = module_lora(adapter, configs[module.part])
             whole = [lora] if len(module.linears) == 1 else split(lora, module.shares, notes.get(stem))
             loras |= {name: part for name, part in zip(module.linears, whole, strict=True) if part}
     if faults:

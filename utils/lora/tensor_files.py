@@ -6,7 +6,8 @@ torch is imported where it is used, so that a command's --help need not wait for
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -32,11 +33,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: if the file is missing, damaged, or holds anything but tensors.
     """
+    with _faults_told(path):
+        return _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys of the same files, of a safetensors without its tensors; raises as `read_tensors`."""
+    from safetensors import safe_open
+
+    with _faults_told(path):
+        if not is_safetensors(path):
+            return list(_read_torch(path)[0])
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+
+
+@contextmanager
+def _faults_told(path: Path) -> Iterator[None]:
+    """Inside, whatever goes wrong with a file is a `UserError`."""
     try:
         if not path.is_file():
             found = "a folder" if path.is_dir() else "nothing"
             raise UserError(f"{path}: expected a LoRA file, found {found}")
-        return _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
+        yield
     except UserError:
         raise
     except Exception as error:  # a damaged file can make the parsers raise anything

@@ -1,4 +1,4 @@
-"""Named LoRA adapters on a transformer: add, remove, mix and freeze.
+"""Named LoRA adapters on a transformer or a text encoder: add, remove, mix and freeze.
 
 This and utils/models/lora_layer.py are what knows peft.
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
@@ -60,12 +61,23 @@ def add_adapter(
         ValueError: if the name is taken or the transformer has none of the method's linears.
     """
     suffixes = tuple(f".{linear}" for linear in family_of(transformer).linears(train_method))
-    targets = [linear for linear in linear_layers(transformer) if linear.endswith(suffixes)]
-    if not targets:
+    if not (targets := linears_ending(transformer, suffixes)):
         raise ValueError(f"train_method {train_method}: the transformer has none of {', '.join(suffixes)}")
-    inject_adapter(transformer, name, dict.fromkeys(targets, (rank, alpha)))
+    inject_fresh(transformer, name, targets, rank, alpha, seed)
+
+
+def linears_ending(model: nn.Module, suffixes: Sequence[str]) -> list[str]:
+    """The names of a model's linears that end in one of some ways."""
+    return [linear for linear in linear_layers(model) if linear.endswith(tuple(suffixes))]
+
+
+def inject_fresh(
+    model: nn.Module, name: str, targets: Sequence[str], rank: int, alpha: float, seed: int
+) -> None:
+    """Wrap the named linears with a fresh LoRA, as `add_adapter` has it."""
+    inject_adapter(model, name, dict.fromkeys(targets, (rank, alpha)))
     generator = torch.Generator().manual_seed(seed)
-    for layer in lora_layers(transformer, name).values():
+    for layer in lora_layers(model, name).values():
         weight_a, weight_b = lora_weights(layer, name)
         bound = math.sqrt(3 / weight_a.shape[1])
         initial = torch.empty(weight_a.shape, dtype=torch.float32).uniform_(
@@ -81,13 +93,19 @@ def inject_adapter(transformer: nn.Module, name: str, sizes: Mapping[str, tuple[
     Args:
         transformer: the transformer, with or without other adapters.
         name: name of the adapter.
-        sizes: (rank, alpha) of every linear to adapt, by the linear's name.
+        sizes: (rank, alpha) of every linear to adapt, by the linear's name; none of them for an adapter that
+            is known here and acts elsewhere alone.
 
     Raises:
         ValueError: if the name is taken.
     """
     if name in adapter_names(transformer):
         raise ValueError(f"adapter {name!r} exists already; remove it first")
+
+    if not sizes:
+        configs = getattr(transformer, "peft_config", {})
+        cast(Any, transformer).peft_config = {**configs, name: LoraConfig(target_modules=[])}
+        return
 
     # peft wraps the linears.
     rank, alpha = next(iter(sizes.values()))
@@ -127,10 +145,12 @@ def remove_adapter(transformer: nn.Module, name: str) -> None:
     for layer in lora_layers(transformer).values():
         layer._active_adapter = []  # first: peft would have another adapter learn in its place
         layer.delete_adapter(name)
-    diffusers_model = cast(Any, transformer)
-    del diffusers_model.peft_config[name]
-    if not diffusers_model.peft_config:
-        diffusers_model.unload_lora()
+    model = cast(Any, transformer)
+    del model.peft_config[name]
+    if not model.peft_config:
+        recurse_remove_peft_layers(model)
+        del model.peft_config
+        model._hf_peft_config_loaded = False
 
 
 def adapter_parameters(transformer: nn.Module, name: str) -> list[Tensor]:

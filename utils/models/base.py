@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
@@ -19,48 +20,8 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.machine import heavy_imports
+from utils.models.embeds import PromptEmbeds
 from utils.models.families import Family, family_named, pipeline_in
-
-
-@dataclass(frozen=True)
-class PromptEmbeds:
-    """What a transformer sees of B prompts: tensors (B, ...) by the names that its family gives them."""
-
-    tensors: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        """Number of prompts."""
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-    def expand(self, batch_size: int) -> PromptEmbeds:
-        """One prompt for a whole batch (a view); as many prompts as images stay as they are.
-
-        Raises:
-            ValueError: for any other number of prompts.
-        """
-        if len(self) not in (1, batch_size):
-            raise ValueError(f"expected 1 prompt or {batch_size}, one an image; found {len(self)}")
-        return PromptEmbeds(
-            {name: each.expand(batch_size, *each.shape[1:]) for name, each in self.tensors.items()}
-        )
-
-    def of_images(self, images: slice) -> PromptEmbeds:
-        """Those of some of the images; one prompt is that of all of them."""
-        if len(self) == 1:
-            return self
-        return PromptEmbeds({name: each[images] for name, each in self.tensors.items()})
-
-    def repeated(self, times: int) -> PromptEmbeds:
-        """As they are, `times` times over; one prompt stays one, for images of any number."""
-        return self if len(self) == 1 else PromptEmbeds.joined([self] * times)
-
-    @classmethod
-    def joined(cls, embeds: Sequence[PromptEmbeds]) -> PromptEmbeds:
-        """One after the other, as one batch."""
-        return cls({name: torch.cat([one[name] for one in embeds]) for name in embeds[0].tensors})
 
 
 @dataclass
@@ -85,6 +46,7 @@ class Base(ABC):
         family: the facts that are known without loading.
         parts: those that are there, by the pipeline's names.
         forwards: of the transformer, so far.
+        spellings: tokenizer -> {word: what stands for it before this tokenizer}, of new words.
         text_parts: what encodes prompts, by the pipeline's names.
         image_parts: what encodes and decodes images; () for a base whose latents are pixels.
     """
@@ -95,6 +57,7 @@ class Base(ABC):
     quantization: str = "none"
     parts: dict[str, Any] = field(default_factory=dict)
     forwards: Forwards = field(default_factory=Forwards)
+    spellings: dict[str, dict[str, str]] = field(default_factory=dict)
     family: ClassVar[Family]
     text_parts: ClassVar[tuple[str, ...]]
     image_parts: ClassVar[tuple[str, ...]] = ("vae",)
@@ -106,8 +69,16 @@ class Base(ABC):
         """Some parts, frozen, in eval mode and on the device; raises `UserError` if they are not there."""
 
     @abstractmethod
-    def encode_prompts(self, prompts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
-        """The embeddings of B prompts; one longer than max_sequence_length tokens is cut, with a warning."""
+    def encode_prompts(
+        self, prompts: Sequence[str], max_sequence_length: int, parts: Collection[str] | None = None
+    ) -> PromptEmbeds:
+        """The embeddings of B prompts, with gradients to what learns in the text encoders, if anything does.
+
+        Args:
+            prompts: B texts.
+            max_sequence_length: in tokens; a longer prompt is cut, with a warning.
+            parts: text encoders whose tensors alone are wanted; None: all.
+        """
 
     @abstractmethod
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -167,6 +138,14 @@ class Base(ABC):
         # autocast: the base is in its dtype already; adapters are float32, and so are their gradients
         with torch.autocast(latents.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
             return self.velocity(latents, sigma, embeds.expand(len(latents)), guidance_scale)
+
+    def spelled(self, prompts: Sequence[str], tokenizer: str) -> list[str]:
+        """Prompts with what stands for new words before one of the tokenizers."""
+        words = self.spellings.get(tokenizer)
+        if not words:
+            return list(prompts)
+        longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+        return [re.sub(longest_first, lambda word: words[word[0]], prompt) for prompt in prompts]
 
     def release_text_encoders(self) -> None:
         """Let go of what encodes prompts (9.5 GiB with FLUX.1-dev)."""

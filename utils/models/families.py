@@ -14,6 +14,7 @@ from pathlib import Path
 
 from utils.errors import UserError, nearest
 from utils.machine import resolve_model_path
+from utils.models.text_names import CLIP_L, T5_XXL, TextEncoder
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LoraNames:
     wider: Mapping[str, int] = field(default_factory=dict)
     network_module: str = ""
     architectures: tuple[str, ...] = ()
+    text: tuple[TextEncoder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,7 @@ _FLUX1 = Family(
         wider={"proj_mlp": 4},  # the MLP's hidden size
         network_module="networks.lora_flux",
         architectures=("flux-1-dev", "flux-1-schnell"),
+        text=(CLIP_L, T5_XXL),
     ),
     presets={"flux_dev": 40, "flux_dev_24gb": 24, "flux_dev_16gb": 16, "flux_dev_12gb": 12},
     tags=("flux",),

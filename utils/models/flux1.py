@@ -7,7 +7,7 @@ the transformer's call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -37,26 +37,33 @@ class Flux1(Base):
         """See `Base.load`."""
         return load_parts(FluxPipeline, PARTS, names, self)
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
+    def encode_prompts(
+        self, prompts: Sequence[str], max_sequence_length: int, parts: Collection[str] | None = None
+    ) -> PromptEmbeds:
         """Encode prompts as FluxPipeline does: T5 padded to full length without a mask, CLIP pooled.
 
         Args:
             prompts: B texts; "" is the empty prompt.
             max_sequence_length: L, in T5 tokens; a longer prompt is cut, with a warning in the log.
+            parts: see `Base.encode_prompts`.
         """
         text_encoder, text_encoder_2, tokenizer, tokenizer_2 = map(self.part, TEXT)
-        for prompt in prompts:
-            length = len(tokenizer_2(prompt).input_ids)
-            if length > max_sequence_length:
-                logger.warning("prompt cut from %d to %d tokens: %s", length, max_sequence_length, prompt)
-        ids = _token_ids(tokenizer, prompts, tokenizer.model_max_length).to(self.device)
-        ids_2 = _token_ids(tokenizer_2, prompts, max_sequence_length).to(self.device)
-        pooled = text_encoder(ids).pooler_output
-        embeds = text_encoder_2(ids_2)[0]
-        return PromptEmbeds(
-            {"prompt_embeds": embeds.to(self.dtype), "pooled_prompt_embeds": pooled.to(self.dtype)}
-        )
+        tensors: dict[str, Tensor] = {}
+
+        # Both are frozen, so gradients go only to what was added to them and learns.
+        if parts is None or "text_encoder_2" in parts:
+            spelled = self.spelled(prompts, "tokenizer_2")
+            for prompt in spelled:
+                length = len(tokenizer_2(prompt).input_ids)
+                if length > max_sequence_length:
+                    logger.warning("prompt cut from %d to %d tokens: %s", length, max_sequence_length, prompt)
+            ids = _token_ids(tokenizer_2, spelled, max_sequence_length).to(self.device)
+            tensors["prompt_embeds"] = text_encoder_2(ids)[0].to(self.dtype)
+        if parts is None or "text_encoder" in parts:
+            spelled = self.spelled(prompts, "tokenizer")
+            ids = _token_ids(tokenizer, spelled, tokenizer.model_max_length).to(self.device)
+            tensors["pooled_prompt_embeds"] = text_encoder(ids).pooler_output.to(self.dtype)
+        return PromptEmbeds(tensors)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:

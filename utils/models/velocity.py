@@ -93,7 +93,8 @@ class ScaledVelocity:
         for first in range(0, len(self.mixes), at_once):
             mixes = self.mixes[first : first + at_once]
             rows = slice(first * size, (first + len(mixes)) * size)
-            model = replace(self.model, embeds=self.model.embeds.repeated(len(mixes)))
+            embeds = self.model.embeds.for_parts([mix.scales for mix in mixes], size)
+            model = replace(self.model, embeds=embeds)
             with model.adapters(*mixes):
                 velocities.append(model(x_t[rows], sigma[rows]))
         return torch.cat(velocities)

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_safetensors
 
 from tests.train.fuzzing import Workshop, kind, refused_or, tree
 from tests.train.fuzzing.values import spoiled, text
-from utils.lora.files import load_lora
+from utils.lora.loading import load_lora
 from utils.models.adapters import adapter_names, remove_adapter
 
 STEM = "lora_unet_double_blocks_0_img_attn_qkv"
