@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from utils.errors import UserError
 from utils.files import write_atomically
 
-READING = ("lora_adapter_metadata", "kohya_parts")
+READING = ("lora_adapter_metadata", "kohya_parts", "new_words")
 """Keys of a header that say how the tensors are to be read, OWN_HEADER of utils/lora/formats.py."""
 
 

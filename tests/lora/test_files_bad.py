@@ -38,7 +38,10 @@ KEY = "transformer.transformer_blocks.0.attn.to_q"
         ),
         (lambda d: d.update({"a\nb": torch.zeros(1)}), r"a\?b matches no linear"),
         (lambda d: d.update({"x.alpha": torch.zeros(1)}), "x.alpha matches no linear of FLUX"),
-        (lambda d: d.update({"lora_te1_x.alpha": torch.zeros(1)}), "lora_te1_x.alpha is of a text encoder"),
+        (
+            lambda d: d.update({"lora_te1_x.alpha": torch.zeros(1)}),
+            "lora_te1_x.alpha matches no linear of a text encoder",
+        ),
         (lambda d: d.pop(f"{KEY}.lora_B.weight"), "to_q without its B matrix"),
         (
             lambda d: d.update({f"{KEY}.lora_A.weight": torch.zeros(3, 31)}),

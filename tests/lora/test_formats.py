@@ -211,7 +211,10 @@ def test_parts_whose_sizes_do_not_go_together(tmp_path):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("lora_te1_text_model_x.lora_down.weight", "lora_te1_text_model_x.* is of a text encoder"),
+        (
+            "lora_te1_text_model_x.lora_down.weight",
+            "lora_te1_text_model_x.* matches no linear of a text encoder",
+        ),
         ("lora_unet_double_blocks_0_img_nothing.lora_up.weight", "img_nothing.* matches no linear of FLUX"),
         ("lora_unet_final_layer_linear.alpha", "final_layer_linear without its A and B"),
         ("lora_unet_transformer_blocks_0_attn_to_q.alpha", r"attn\.to_q has 2 LoRAs in it"),

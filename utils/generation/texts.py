@@ -1,11 +1,13 @@
 """Prompts as LoRAs on the text encoders have them, encoded before the encoders are let go.
 
 A slider's scale is its LoRA's on the text encoders, too. So each prompt is encoded at every scale that will
-be asked for; what an encoder without a LoRA gives is there once. At scale 0 the base's own is used.
+be asked for; what an encoder without a LoRA gives is there once. At scale 0 the base's own is used, with the
+new words that are in a LoRA's file.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config.schema import SliderScale
-from utils.lora.loading import load_text_loras, text_parts_of
+from utils.lora.files import read_lora
+from utils.lora.loading import load_text_loras, text_use
 
 if TYPE_CHECKING:
     from utils.models.base import Base, PromptEmbeds
@@ -35,13 +38,14 @@ class Edits:
     prompts: Collection[str]
 
     def on_texts(self) -> list[TextScales]:
-        """What acts on the text encoders in turn, without those at 0."""
-        of_text = {path for path in self.loras if text_parts_of(path)}
+        """What acts on the text encoders in turn; at 0 only files with new words."""
+        uses = {path: text_use(path) for path in self.loras}
         acting = []
-        for scale in self.scales if of_text else ():
+        for scale in (*self.scales, (0.0,) * len(self.loras)):
             each = scale if isinstance(scale, tuple) else (scale,)
             files = zip(self.loras, each, strict=True)
-            acting.append(tuple(sorted((str(path), at) for path, at in files if at and path in of_text)))
+            own = [(str(path), at) for path, at in files if uses[path][1] or (at and uses[path][0])]
+            acting.append(tuple(sorted(own)))
         return [each for each in dict.fromkeys(acting) if each]
 
 
@@ -73,17 +77,31 @@ def encode_under(
     return {prompt: replace(own, under=under.get(prompt, {})) for prompt, own in embeds.items()}
 
 
+def new_words_in(edits: Sequence[Edits]) -> list[str]:
+    """The new words in the edits' files."""
+    paths = dict.fromkeys(path for edit in edits for path in edit.loras)
+    return [word.word for path in paths if text_use(path)[1] for word in read_lora(path).words]
+
+
+def without_words(prompts: Collection[str], words: Sequence[str]) -> list[str]:
+    """Prompts with some words left out."""
+    left = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    return [re.sub(left, "", prompt) for prompt in prompts] if words else list(prompts)
+
+
 def with_files(
     embeds: Mapping[str, PromptEmbeds], names: Sequence[str], loras: Sequence[Path]
 ) -> dict[str, PromptEmbeds]:
     """Embeddings that go by the scales of adapters, {adapter: file}, where a file acts on text encoders."""
-    files = {name: str(path) for name, path in zip(names, loras, strict=True) if text_parts_of(path)}
-    return {prompt: replace(own, files=files) for prompt, own in embeds.items()}
+    uses = {path: text_use(path) for path in loras}
+    files = {name: str(path) for name, path in zip(names, loras, strict=True) if any(uses[path])}
+    worded = frozenset(str(path) for path, (_, words) in uses.items() if words)
+    return {prompt: replace(own, files=files, worded=worded) for prompt, own in embeds.items()}
 
 
 @contextmanager
 def _acting(base: Base, acting: TextScales) -> Iterator[list[str]]:
-    """Inside, LoRAs act on the text encoders; gives the names of those that they act on."""
+    """Inside, LoRAs act on the text encoders, which know their words; gives those that see a difference."""
     from utils.models.adapters import remove_adapter
     from utils.models.text_adapters import use_text_scales
 
@@ -91,11 +109,23 @@ def _acting(base: Base, acting: TextScales) -> Iterator[list[str]]:
     scales: dict[str, dict[str, float]] = {}
     try:
         for number, (path, scale) in enumerate(acting):
-            for part in load_text_loras(models, Path(path), f"text_{number}"):
+            for part in load_text_loras(models, Path(path), f"text_{number}") if scale else ():
                 scales.setdefault(part, {})[f"text_{number}"] = scale
-        with use_text_scales(base, scales):
-            yield list(scales)
+        with _words_of(base, [Path(path) for path, _ in acting]) as words, use_text_scales(base, scales):
+            yield list(models if words else scales)
     finally:
         for part, own in scales.items():
             for name in own:
                 remove_adapter(models[part], name)
+
+
+@contextmanager
+def _words_of(base: Base, paths: Sequence[Path]) -> Iterator[list[str]]:
+    """Inside, the base knows the new words of LoRA files; gives them."""
+    from utils.lora.words import joined
+    from utils.models.new_words import new_words
+
+    words = joined([(path, read_lora(path).words) for path in paths])
+    rows = {word.word: word.rows for word in words}
+    with new_words(base, rows, {word.word: word.spelled for word in words}):
+        yield list(rows)

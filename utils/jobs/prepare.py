@@ -212,7 +212,7 @@ def load_base(
     with heavy_imports():
         import torch
 
-        from utils.generation.texts import encode_under
+        from utils.generation.texts import encode_under, new_words_in, without_words
         from utils.models.base import load_base_model
         from utils.models.compiling import compile_blocks
         from utils.models.memory import out_of_memory
@@ -225,7 +225,8 @@ def load_base(
     together = f", {process_count()} processes" if process_count() > 1 else ""
     note = f" ({config.base_note})" if config.base_note else ""
     print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
-    if unknown := unknown_words(experiment.model_path, prompts):
+    plain = without_words(prompts, new_words_in(edits))
+    if unknown := unknown_words(experiment.model_path, plain):
         print(f"check: the base knows no {', '.join(map(repr, unknown))}; its words are in {KNOWN_WORDS}")
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING
 
 from utils.arguments import Parser, lora_option, path_option, whole
 from utils.errors import UserError, run_cli
-from utils.lora.files import own_metadata, read_contents, read_lora, write_lora
+from utils.lora.files import LoraFile, own_metadata, read_contents, read_lora, write_lora
 from utils.lora.summary import counted, summarise
 from utils.names import read_number
 
 if TYPE_CHECKING:
     from utils.lora.algebra import Approximation
     from utils.lora.linear import LinearLora
+    from utils.lora.words import NewWord
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -61,42 +62,44 @@ def _convert(args: argparse.Namespace) -> None:
     from utils.lora.folding import fold_alpha
     from utils.lora.formats import format_named
     from utils.lora.header import noted, renewed, sizes
+    from utils.lora.words import HEADER as WORDS
 
     layout = format_named(args.to)
     if args.fold_alpha and args.to != "diffusers":
         raise UserError(f"--fold-alpha: expected --to diffusers, found {args.to}, whose readers want alpha")
     if args.rank is not None:
-        found, metadata, was, left = _approximated(args)
-        loras = found.loras
+        found, file = _approximated(args)
     else:
-        file = read_lora(args.input, args.skip_text_encoder)
-        found, loras, metadata, was, left = None, file.loras, file.metadata, file.format, file.left
+        found, file = None, read_lora(args.input, args.skip_text_encoder)
+    loras, metadata = file.loras, file.metadata
 
     # What it is now, and what was done to it.
     loras = fold_alpha(loras) if args.fold_alpha else loras
-    note = f"converted from {args.input.name} ({was}) to {args.to}"
+    note = f"converted from {args.input.name} ({file.format}) to {args.to}"
     note += f", the nearest LoRA of rank {args.rank}" if found else ""
     metadata = {**renewed(metadata), **sizes(loras)} if found else metadata
-    write_lora(args.out, loras, args.to, noted(metadata, note) if layout.safetensors else {}, args.dtype)
+    header = noted(metadata, note) if layout.safetensors else {}
+    write_lora(args.out, loras, args.to, header, args.dtype, file.words)
     print(f"{args.out}: {len(loras)} linears, {args.to}")
     if found:
         _tell(found)
-    if left:
-        print(f"left out: {len(left)} tensors of a text encoder, as {left[0]}")
+    if file.left:
+        print(f"left out: {len(file.left)} tensors of a text encoder, as {file.left[0]}")
     for line in layout.warn(loras):
         print(line)
-    lost = sorted(metadata.keys() - {"format"})
+    lost = sorted(metadata.keys() - {"format"} | {WORDS for word in file.words if word.spelled})
     if lost and not layout.safetensors:
         print(f"a .pt has no header, so these are left out: {', '.join((*lost, 'history'))}")
 
 
-def _approximated(args: argparse.Namespace) -> tuple[Approximation, dict[str, str], str, tuple[str, ...]]:
-    """The plain LoRA nearest to another adapter; the header, the format and what was left out."""
+def _approximated(args: argparse.Namespace) -> tuple[Approximation, LoraFile]:
+    """The plain LoRA nearest to another adapter, and as a file."""
     from contextlib import nullcontext
 
     from utils.lora.base_weights import open_weights, parts_at
     from utils.lora.dense import nearest_loras
     from utils.lora.linear import Misfit
+    from utils.lora.words import bundled
 
     contents, metadata = read_contents(args.input, args.skip_text_encoder)
     if not contents.strange():
@@ -107,14 +110,15 @@ def _approximated(args: argparse.Namespace) -> tuple[Approximation, dict[str, st
     with open_weights(args.base, parts_at(args.base)) if args.base else nullcontext() as base:
         try:
             found = nearest_loras(contents, metadata, args.rank, base)
+            words = bundled(contents.bundled, metadata)
         except Misfit as misfit:
             raise UserError(
                 f"{args.input}: expected an adapter that a LoRA can be near to, found: {misfit}"
             ) from None
     if not found.loras:
         raise UserError(f"{args.input}: expected an adapter that changes something, found none")
-    kinds = counted(contents.strange())
-    return found, own_metadata(metadata), f"{kinds}; {contents.format}", contents.left
+    was = f"{counted(contents.strange())}; {contents.format}"
+    return found, LoraFile(found.loras, own_metadata(metadata), was, contents.left, words)
 
 
 def _merge(args: argparse.Namespace) -> None:
@@ -122,6 +126,7 @@ def _merge(args: argparse.Namespace) -> None:
     from utils.lora.header import merged as merged_header
     from utils.lora.header import noted
     from utils.lora.linear import Misfit
+    from utils.lora.words import joined
 
     sources = args.inputs
     files = [read_lora(path, args.skip_text_encoder) for path, _ in sources]
@@ -130,15 +135,16 @@ def _merge(args: argparse.Namespace) -> None:
     except Misfit as misfit:
         paths = ", ".join(str(path) for path, _ in sources)
         raise UserError(f"{paths}: expected LoRAs for the same model, found: {misfit}") from None
+    words = joined([(path, file.words) for file, (path, _) in zip(files, sources, strict=True)])
     names = [{"file": path.name, "weight": weight} for path, weight in sources]
     note = "merged from " + ", ".join(f"{path.name} at {weight:g}" for path, weight in sources)
     header = merged_header(files, [path.name for path, _ in sources], args.out.stem)
     metadata = {"sources": json.dumps(names), **header}
     if args.rank is None:
-        _write(args, merged, noted(metadata, note))
+        _write(args, merged, noted(metadata, note), words=words)
     else:
         resized = resize(merged, args.rank)
-        _write(args, resized.loras, noted(metadata, f"{note}, resized to rank {args.rank}"), resized)
+        _write(args, resized.loras, noted(metadata, f"{note}, resized to rank {args.rank}"), resized, words)
 
 
 def _resize(args: argparse.Namespace) -> None:
@@ -151,7 +157,7 @@ def _resize(args: argparse.Namespace) -> None:
     # a calibration was measured on the LoRA as it was
     metadata = {key: text for key, text in renewed(file.metadata).items() if key != KEY}
     note = f"resized from {args.input.name} to rank {args.rank}"
-    _write(args, resized.loras, noted(metadata | sizes(resized.loras), note), resized)
+    _write(args, resized.loras, noted(metadata | sizes(resized.loras), note), resized, file.words)
 
 
 def _extract(args: argparse.Namespace) -> None:
@@ -180,9 +186,10 @@ def _write(
     loras: Mapping[str, LinearLora],
     metadata: Mapping[str, str],
     approximation: Approximation | None = None,
+    words: Sequence[NewWord] = (),
 ) -> None:
     """Write a diffusers file, and tell what is in it."""
-    write_lora(args.out, loras, "diffusers", metadata, args.dtype)
+    write_lora(args.out, loras, "diffusers", metadata, args.dtype, words)
     print(
         f"{args.out}: {len(loras)} linears of rank {counted(Counter(lora.rank for lora in loras.values()))}"
     )

@@ -10,7 +10,7 @@ torch is imported where it is used, so that --help need not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from utils.lora.linear import LinearLora
     from utils.lora.reading import Contents
+    from utils.lora.words import NewWord
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class LoraFile:
         metadata: of the header, less what only says how to read the tensors; {} for a .pt.
         format: a key of FORMATS in utils/lora/formats.py; or for others' files, whose names it has.
         left: keys of text encoders, left out on request.
+        words: new words in it, that prompts may have.
     """
 
     loras: dict[str, LinearLora]
     metadata: dict[str, str]
     format: str
     left: tuple[str, ...] = ()
+    words: tuple[NewWord, ...] = ()
 
     @property
     def by_part(self) -> dict[str, dict[str, LinearLora]]:
@@ -64,6 +67,7 @@ def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
     """
     from utils.lora.linear import Misfit
     from utils.lora.reading import plain_loras
+    from utils.lora.words import bundled
 
     contents, metadata = read_contents(path, skip_text_encoder)
     if strange := contents.strange():
@@ -73,10 +77,10 @@ def read_lora(path: Path, skip_text_encoder: bool = False) -> LoraFile:
             "--to diffusers --rank N makes the nearest one of a DoRA, LoHa, LoKr or full difference"
         )
     try:
-        loras = plain_loras(contents, metadata)
+        loras, words = plain_loras(contents, metadata), bundled(contents.bundled, metadata)
     except Misfit as misfit:
-        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}") from None
-    return LoraFile(loras, own_metadata(metadata), contents.format, contents.left)
+        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{_hint(misfit)}") from None
+    return LoraFile(loras, own_metadata(metadata), contents.format, contents.left, words)
 
 
 def read_contents(path: Path, skip_text_encoder: bool = False) -> tuple[Contents, dict[str, str]]:
@@ -92,10 +96,14 @@ def read_contents(path: Path, skip_text_encoder: bool = False) -> tuple[Contents
     try:
         return sort_tensors(tensors, skip_text_encoder), metadata
     except Misfit as misfit:
-        hint = ""
-        if "of a text encoder" in str(misfit):
-            hint = "; python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
-        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{hint}") from None
+        raise UserError(f"{path}: expected a LoRA for this base, found: {misfit}{_hint(misfit)}") from None
+
+
+def _hint(misfit: Exception) -> str:
+    """What helps where a text encoder's part is at fault."""
+    if "text encoder" not in str(misfit):
+        return ""
+    return "; python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
 
 
 def own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -112,6 +120,7 @@ def write_lora(
     format: str,
     metadata: Mapping[str, str],
     dtype: str = "",
+    words: Sequence[NewWord] = (),
 ) -> None:
     """Write a LoRA file, whole or not at all.
 
@@ -119,8 +128,10 @@ def write_lora(
         path: of the .safetensors, or of the .pt for format "reference"; its folder is made.
         loras: by the linear's dotted name in diffusers.
         format: a key of FORMATS in utils/lora/formats.py.
-        metadata: free text for the header; {} for a .pt, which has none.
+        metadata: free text for the header, which also says which text encoders have a part in the file; {}
+            for a .pt, which has none.
         dtype: of A and B in the file, a key of linear.DTYPES; "" for their own.
+        words: new words for the file to carry along.
 
     Raises:
         UserError: for an unknown format, linears that it has no place for, a dtype that does not hold their
@@ -128,7 +139,9 @@ def write_lora(
         ValueError: for metadata that the file cannot hold.
     """
     from utils.lora.formats import format_named
+    from utils.lora.header import TEXT_ENCODERS, text_parts
     from utils.lora.linear import Misfit, cast
+    from utils.lora.words import bundle
 
     layout = format_named(format)
     if metadata and not layout.safetensors:
@@ -138,7 +151,10 @@ def write_lora(
         tensors = cast(tensors, dtype) if dtype else tensors
     except Misfit as misfit:
         raise UserError(f"{path}: expected linears that format {format} can hold, found: {misfit}") from None
-    data = safetensors_bytes(tensors, {**metadata, **header}) if layout.safetensors else torch_bytes(tensors)
+    rows, said = bundle(words)
+    tensors, header = {**tensors, **rows}, {**header, **said, **text_parts(loras)}
+    kept = {key: text for key, text in metadata.items() if key != TEXT_ENCODERS}
+    data = safetensors_bytes(tensors, {**kept, **header}) if layout.safetensors else torch_bytes(tensors)
     write_atomically(path, data)
 
 
@@ -148,6 +164,7 @@ def save_lora(
     path: Path,
     metadata: Mapping[str, str],
     text_encoders: Mapping[str, nn.Module] | None = None,
+    words: Sequence[NewWord] = (),
 ) -> None:
     """Write an adapter in diffusers format, alpha folded into B, whole or not at all.
 
@@ -158,21 +175,20 @@ def save_lora(
         transformer: holds the adapter.
         adapter: its name.
         path: of the .safetensors; its folder is made.
-        metadata: free text for the file's header, which also says which text encoders have a part in it.
+        metadata: free text for the file's header.
         text_encoders: those that hold an adapter of that name, too, by their names in the pipeline.
+        words: new words that were learned with it.
 
     Raises:
         UserError: if the disk does not take it.
         ValueError: if there is no such adapter.
     """
     from utils.lora.folding import fold_alpha
-    from utils.lora.header import TEXT_ENCODERS
 
     loras = adapter_loras(transformer, adapter)
     for part, encoder in (text_encoders or {}).items():
         loras |= adapter_loras(encoder, adapter, part)
-    said = {TEXT_ENCODERS: ", ".join(text_encoders)} if text_encoders else {}
-    write_lora(path, fold_alpha(loras), "diffusers", {**metadata, **said})
+    write_lora(path, fold_alpha(loras), "diffusers", metadata, words=words)
 
 
 def save_reference(transformer: nn.Module, adapter: str, path: Path) -> None:

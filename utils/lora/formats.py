@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from utils.errors import UserError, nearest
-from utils.lora import kohya, peft_config
+from utils.lora import kohya, peft_config, words
 from utils.lora.folding import of_one_alpha, unmistakable, with_alpha
 from utils.lora.linear import Endings, LinearLora, Misfit
 from utils.lora.names import (
@@ -70,7 +70,7 @@ class Format:
         return self.suffixes[0] == ".safetensors"
 
 
-OWN_HEADER = (peft_config.HEADER, kohya.HEADER)
+OWN_HEADER = (peft_config.HEADER, kohya.HEADER, words.HEADER)
 """Keys of metadata that only say how to read the tensors."""
 
 

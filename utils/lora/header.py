@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
+from utils.lora.names import TRANSFORMER, by_part
 from utils.models.families import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def sizes(loras: Mapping[str, LinearLora]) -> dict[str, str]:
     greatest = max(loras.values(), key=lambda lora: lora.rank)
     rank, alpha = str(greatest.rank), f"{greatest.alpha:g}"
     return {"rank": rank, "alpha": alpha, "ss_network_dim": rank, "ss_network_alpha": alpha}
+
+
+def text_parts(loras: Mapping[str, LinearLora]) -> dict[str, str]:
+    """What the header says of text encoders; {} of a LoRA of the transformer alone."""
+    parts = [part for part in by_part(loras) if part != TRANSFORMER]
+    return {TEXT_ENCODERS: ", ".join(parts)} if parts else {}
 
 
 def noted(metadata: Mapping[str, str], what: str) -> dict[str, str]:

@@ -40,12 +40,11 @@ def load_lora(
     file = read_lora(path)
     parts = file.by_part
     own = parts.pop(TRANSFORMER, {})
-    if parts and not text_apart:
-        count = sum(len(loras) for loras in parts.values())
+    if (parts or file.words) and not text_apart:
+        found = " and ".join([*parts, *(word.word for word in file.words)])
         raise UserError(
-            f"{path}: expected a LoRA of the transformer alone here, found one of {' and '.join(parts)}, too "
-            f"({count} linears); python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder "
-            "leaves it out"
+            f"{path}: expected a LoRA of the transformer alone here, found one of {found}, too; "
+            "python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
         )
     _add(transformer, path, adapter_name, own, "model")
     return file.metadata
@@ -85,15 +84,21 @@ def load_text_loras(parts: Mapping[str, nn.Module], path: Path, adapter_name: st
     return added
 
 
-def text_parts_of(path: Path) -> list[str]:
-    """The text encoders that a LoRA file has a part for; raises `UserError` for one that cannot be read."""
-    from utils.lora.names import TRANSFORMER, module_at
+def text_use(path: Path) -> tuple[bool, bool]:
+    """Whether a LoRA file has a part for text encoders, and whether it has new words; by its keys alone.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    from utils.lora.names import BUNDLED, TRANSFORMER, module_at
     from utils.lora.parts import part_of
     from utils.lora.tensor_files import read_keys
 
-    stems = {found[0] for key in read_keys(path) if (found := part_of(key))}
-    parts = {module.part for stem in stems if (module := module_at(stem))}
-    return sorted(parts - {TRANSFORMER})
+    keys = read_keys(path)
+    stems = {found[0] for key in keys if not key.startswith(BUNDLED) and (found := part_of(key))}
+    modules = [module for stem in stems if (module := module_at(stem))]
+    of_text = any(module.part != TRANSFORMER for module in modules)
+    return of_text, any(key.startswith(BUNDLED) for key in keys)
 
 
 def _add(model: nn.Module, path: Path, adapter_name: str, loras: Mapping[str, LinearLora], what: str) -> None:

@@ -56,10 +56,12 @@ class Contents:
     Attributes:
         adapters: by the stem of their keys.
         left: keys of text encoders, left out on request.
+        bundled: tensors of new words, by key.
     """
 
     adapters: dict[str, Adapter]
     left: tuple[str, ...]
+    bundled: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[str]:
@@ -103,6 +105,7 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
         Misfit: naming every key without a place, or whose place is taken.
     """
     adapters: dict[str, Adapter] = {}
+    words: dict[str, Tensor] = {}
     left, faults = [], [] if tensors else ["no tensors"]
     for key, tensor in tensors.items():
         found = parts.part_of(key)
@@ -111,8 +114,12 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
         if of_text and skip_text_encoder:
             left.append(key)
             continue
+        if key.startswith(BUNDLED):
+            words[key] = parts.readable("", tensor)
+            continue
         if found is None or module is None or (of_text and module.part == TRANSFORMER):
-            faults.append(f"{key} {_no_place(key, of_text)}")
+            whose = " of a text encoder" if of_text else ""
+            faults.append(f"{key} matches no linear{whose} of FLUX")
             continue
         stem, kind, part = found
         adapter = adapters.setdefault(stem, Adapter(module))
@@ -126,19 +133,12 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
             )
 
     if not adapters and not faults:
-        faults.append("a text encoder's LoRA alone")
+        faults.append("no LoRA but a text encoder's" if left else "new words alone")
     owners = Counter(name for adapter in adapters.values() for name in adapter.module.linears)
     faults += [f"{name} has {count} LoRAs in it" for name, count in owners.items() if count > 1]
     if faults:
         raise Misfit(faults)
-    return Contents(adapters, tuple(left))
-
-
-def _no_place(key: str, of_text: bool) -> str:
-    """Why a key has no place, in words."""
-    if key.startswith(BUNDLED):
-        return "is a new word's embedding in a LoRA file, of a text encoder"
-    return "matches no linear of a text encoder of FLUX" if of_text else "matches no linear of FLUX"
+    return Contents(adapters, tuple(left), words)
 
 
 def plain_loras(contents: Contents, metadata: Mapping[str, str]) -> dict[str, LinearLora]:

@@ -1,4 +1,4 @@
-"""How much of a base a LoRA changes: ||dW|| / ||W|| by linear, and the share of parameters that it trained."""
+"""How much of a base a LoRA changes: ||dW|| / ||W|| by linear, and the share of parameters trained."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _print_table(shares: Mapping[str, Share]) -> None:
     kinds: dict[str, dict[str, Share]] = {}
     for name, share in shares.items():
         kinds.setdefault(re.sub(_NUMBER, "*", name, count=1), {})[name] = share
-    rows = [("||dW|| / ||W||", "linears", "all", "least", "", "greatest", "")]
+    rows: list[tuple[str, ...]] = [("||dW|| / ||W||", "linears", "all", "least", "", "greatest", "")]
     for kind, own in kinds.items():
         least, greatest = (pick(own, key=lambda name: shares[name].ratio) for pick in (min, max))
         whole = Share(*(math.hypot(*norms) for norms in zip(*map(_norms, own.values()), strict=True)))

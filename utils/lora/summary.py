@@ -29,6 +29,9 @@ def summarise(file: LoraFile) -> None:
     _print("norm", f"{math.hypot(*norms.values()):.4g} of alpha / rank B A, over all linears")
     _print("", f"{norms[greatest]:.4g} the greatest, {greatest}")
     _print("", f"{norms[least]:.4g} the least, {least}")
+    for word in file.words:
+        rows = ", ".join(f"{len(own)} of {part}" for part, own in word.rows.items())
+        _print("new word", f"{word.word}: {rows}; other encoders read {word.spelled or word.word}")
     if file.left:
         _print("left out", f"{len(file.left)} tensors of a text encoder, as {file.left[0]}")
     for key, text in sorted((key, text) for key, text in file.metadata.items() if key != "format"):

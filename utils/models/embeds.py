@@ -20,11 +20,13 @@ class PromptEmbeds:
         tensors: the base's own.
         under: the same prompts encoded with LoRAs on the text encoders, by these and their scales.
         files: adapter on the transformer -> the file that acts on the text encoders together with it.
+        worded: those of these files whose new words are known at scale 0, too.
     """
 
     tensors: dict[str, Tensor]
     under: Mapping[TextScales, PromptEmbeds] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    worded: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -68,13 +70,14 @@ class PromptEmbeds:
             {name: torch.cat([one[name] for one in embeds]) for name in names},
             {key: cls.joined([one.under[key] for one in embeds]) for key in shared},
             first.files,
+            first.worded,
         )
 
     def _at(self, scales: Mapping[str, float]) -> PromptEmbeds:
         """The embeddings at adapter scales; at 0 the base's own."""
-        acting = tuple(
-            sorted((self.files[name], at) for name, at in scales.items() if at and name in self.files)
-        )
+        at = {name: scales.get(name, 0.0) for name in self.files}
+        own = [(file, at[name]) for name, file in self.files.items() if at[name] or file in self.worded]
+        acting = tuple(sorted(own))
         if acting and acting not in self.under:
             known = ", ".join(map(str, self.under)) or "none"
             raise ValueError(f"expected prompts encoded at {acting}, found those at {known}")
@@ -85,4 +88,5 @@ class PromptEmbeds:
             {name: change(tensor) for name, tensor in self.tensors.items()},
             {key: each._each(change) for key, each in self.under.items()},
             self.files,
+            self.worded,
         )
