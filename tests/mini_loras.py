@@ -11,7 +11,9 @@ from torch import nn
 
 from utils.flow.mixes import Mix
 from utils.lora.linear import LinearLora
+from utils.lora.names import text_encoders
 from utils.models.adapters import linear_layers, use_mixes
+from utils.models.base import Base
 
 SCALES = [0.5, 1.0, -1.0]
 
@@ -68,6 +70,18 @@ def block_loras(transformer: nn.Module, among: str = "blocks.") -> dict[str, Lin
         )
         for index, (name, linear) in enumerate(linears.items())
     }
+
+
+def text_loras(base: Base, *parts: str, alphas: Sequence[float] = (0.75, 1.0, 3.25)) -> dict[str, LinearLora]:
+    """On every linear of text encoders; ranks 1 to 3, alphas in turn."""
+    generator = torch.Generator().manual_seed(5)
+    loras = {}
+    for part in parts:
+        for index, (name, linear) in enumerate(linear_layers(base.part(part)).items()):
+            shape = (linear.out_features, linear.in_features, 1 + index % 3)
+            alpha = alphas[index % len(alphas)]
+            loras[text_encoders()[part].full_name(name)] = random_lora(*shape, alpha, generator)
+    return loras
 
 
 def change(lora: LinearLora) -> torch.Tensor:

@@ -7,14 +7,14 @@ from io import StringIO
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.mini_loras import change, random_lora
 from tests.strangers import case
 from utils.errors import UserError
 from utils.lora.__main__ import main
-from utils.lora.files import read_lora, write_lora
+from utils.lora.files import read_lora
 from utils.lora.linear import LinearLora
 
 QKV = [f"transformer_blocks.0.attn.to_{part}" for part in "qkv"]
@@ -151,17 +151,6 @@ def peft_settings(folder: Path) -> None:
 
 
 # --- what is no plain LoRA ---
-
-
-@case("a text encoder's part is refused by name, and left out on request")
-def text_encoder(folder: Path) -> None:
-    write_lora(folder / "x", given(), "kohya", {})
-    tensors = {**load_file(folder / "x"), "lora_te1_text_model_x.lora_down.weight": A}
-    path = str(file(folder / "y", tensors))
-    assert "--skip-text-encoder leaves it out" in refused("inspect", path)
-    said = run("convert", path, str(folder / "z.safetensors"), "--to", "diffusers", "--skip-text-encoder")
-    assert "left out: 1 tensors of a text encoder" in said
-    assert len(read_lora(folder / "z.safetensors").loras) == 5
 
 
 def adapters() -> dict[str, tuple[dict[str, Tensor], Tensor]]:

@@ -32,6 +32,7 @@ from utils.config.runs import Run, expand_runs
 from utils.config.schema import Config
 from utils.config.yaml_files import shorten
 from utils.errors import UserError, run_cli
+from utils.generation.texts import Edits
 from utils.jobs.amounts import check_amounts
 from utils.jobs.calibrate import calibrate, identities_prompts, instruments_of
 from utils.jobs.prepare import CONFIG_FOLDER, Experiment, enter_config_folder, load_base
@@ -79,7 +80,8 @@ def measured(run: Run, lora: Path, args: argparse.Namespace) -> Calibration:
     scales = [args.upto * step / 8 for step in range(9)]
     if not args.yes:
         check_amounts(replace(config, count_gen=args.identities, scales=scales), model_path, training=False)
-    base, embeds = load_base(Experiment(config, model_path), ["", *prompts])
+    edits = [Edits([lora], scales, prompts)]
+    base, embeds = load_base(Experiment(config, model_path), ["", *prompts], edits)
     judge = build_judge(config, instruments_of(run, base, embeds, face_probe), pairs)
     if isinstance(judge, Unavailable):
         raise UserError(f"judge {config.judge}: {judge}")

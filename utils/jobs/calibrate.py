@@ -112,12 +112,14 @@ def drawn_at(
 ) -> dict[float, Tensor]:
     """The images (identities, 3, H, W) of a LoRA's slider at some scales; arguments as of `calibrate`."""
     from utils.generation.sweep import applied_lora, sweep_images
+    from utils.generation.texts import with_files
     from utils.models.base import PromptEmbeds
 
+    embeds = with_files(embeds, ["semantic"], [lora])
     config, skip = with_locality(run, [lora]).config, run.config.skips[0]
     seeds = range(FIRST_IDENTITY, FIRST_IDENTITY + identities)
     of_seeds = PromptEmbeds.joined([embeds[prompt] for prompt in identities_prompts(run, identities)])
-    with applied_lora(base.transformer, lora, other_base=config.other_base):
+    with applied_lora(base.transformer, lora, other_base=config.other_base, text_apart=True):
         return sweep_images(base, of_seeds, seeds, [skip], scales, config)[skip]
 
 

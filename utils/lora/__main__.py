@@ -61,7 +61,7 @@ def _inspect(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from utils.lora.folding import fold_alpha
     from utils.lora.formats import format_named
-    from utils.lora.header import noted, renewed, sizes
+    from utils.lora.header import TEXT_ENCODERS, noted, renewed, sizes
     from utils.lora.words import HEADER as WORDS
 
     layout = format_named(args.to)
@@ -87,7 +87,9 @@ def _convert(args: argparse.Namespace) -> None:
         print(f"left out: {len(file.left)} tensors of a text encoder, as {file.left[0]}")
     for line in layout.warn(loras):
         print(line)
-    lost = sorted(metadata.keys() - {"format"} | {WORDS for word in file.words if word.spelled})
+    lost = sorted(
+        metadata.keys() - {"format", TEXT_ENCODERS} | {WORDS for word in file.words if word.spelled}
+    )
     if lost and not layout.safetensors:
         print(f"a .pt has no header, so these are left out: {', '.join((*lost, 'history'))}")
 

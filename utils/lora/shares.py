@@ -75,7 +75,7 @@ def print_shares(loras: Mapping[str, LinearLora], base: Path) -> None:
         except Misfit as misfit:
             raise UserError(f"{base}: expected the base of this LoRA, found: {misfit}") from None
         for part, own in parts.items():
-            print(f"\n{_trained(part, own, weights)}")
+            print(_trained(part, own, weights))
     _print_table(shares)
 
 
