@@ -44,9 +44,7 @@ def names(folder: Path) -> None:
                 close(name, read.loras, 2 * B @ A)
 
 
-@case(
-    "a text encoder that FLUX lacks is refused by name, and left out on request"
-)
+@case("a text encoder that FLUX lacks is refused by name, and left out on request")
 def strange(folder: Path) -> None:
     bodies = {
         f"lora_te2_{CLIP_BODY.replace('.', '_')}",

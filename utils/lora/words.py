@@ -73,7 +73,8 @@ def bundled(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple
     if faults:
         raise Misfit(faults)
     spelled = _spellings(metadata)
-    return tuple(NewWord(word, own, spelled.get(word, "")) for word, own in rows.items())
+    order = [word for word in spelled if word in rows] + [word for word in rows if word not in spelled]
+    return tuple(NewWord(word, rows[word], spelled.get(word, "")) for word in order)
 
 
 def bundle(words: Sequence[NewWord]) -> tuple[dict[str, Tensor], dict[str, str]]:
