@@ -41,6 +41,7 @@ _DECIDE_NOTHING = (
 _TRAINING = ("utils.training.trainer.train_run", "utils.training.sources.Source")
 _IMAGES = (
     *("utils.generation.sweep.sweep_batches", "utils.generation.sweep.applied_loras"),
+    *("utils.generation.texts.encode_under", "utils.generation.texts.with_files"),
     "utils.data.pixels.to_images",
 )
 _PHOTOGRAPHS = ("utils.generation.sweep.edit_photo", "utils.data.photos.load_photo")

@@ -52,6 +52,16 @@ def test_its_rows_alone_learn_and_others_read_the_word_it_began_from(mini_flux_l
     assert base.part(CLIP).get_input_embeddings() is embedding
 
 
+def test_clip_alone_is_encoded_anew_where_t5_was_let_go(mini_flux_loaded: Base) -> None:
+    base = mini_flux_loaded
+    before = base.encode_prompts([PROMPT], LENGTH)
+    base.release_text_encoders(keep=(CLIP, "tokenizer"))
+    again = base.encode_prompts([PROMPT], LENGTH, (CLIP,))
+    assert list(again.tensors) == ["pooled_prompt_embeds"]
+    assert torch.equal(again["pooled_prompt_embeds"], before["pooled_prompt_embeds"])
+    assert T5 not in base.parts
+
+
 def test_text_encoders_let_go_meanwhile_are_loaded_anew_without_it(mini_flux_loaded: Base) -> None:
     base = mini_flux_loaded
     before = base.encode_prompts([PROMPT], LENGTH)

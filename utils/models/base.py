@@ -147,9 +147,9 @@ class Base(ABC):
         longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
         return [re.sub(longest_first, lambda word: words[word[0]], prompt) for prompt in prompts]
 
-    def release_text_encoders(self) -> None:
-        """Let go of what encodes prompts (9.5 GiB with FLUX.1-dev)."""
-        self._release(*self.text_parts)
+    def release_text_encoders(self, keep: Collection[str] = ()) -> None:
+        """Let go of what encodes prompts (9.5 GiB with FLUX.1-dev), but for the parts to keep."""
+        self._release(*(part for part in self.text_parts if part not in keep))
 
     def release_vae(self) -> None:
         """Let go of what encodes and decodes images."""

@@ -47,11 +47,11 @@ class Flux1(Base):
             max_sequence_length: L, in T5 tokens; a longer prompt is cut, with a warning in the log.
             parts: see `Base.encode_prompts`.
         """
-        text_encoder, text_encoder_2, tokenizer, tokenizer_2 = map(self.part, TEXT)
         tensors: dict[str, Tensor] = {}
 
-        # Both are frozen, so gradients go only to what was added to them and learns.
+        # Both are frozen: gradients go only to what was added to them and learns. One may have been let go.
         if parts is None or "text_encoder_2" in parts:
+            text_encoder_2, tokenizer_2 = self.part("text_encoder_2"), self.part("tokenizer_2")
             spelled = self.spelled(prompts, "tokenizer_2")
             for prompt in spelled:
                 length = len(tokenizer_2(prompt).input_ids)
@@ -60,6 +60,7 @@ class Flux1(Base):
             ids = _token_ids(tokenizer_2, spelled, max_sequence_length).to(self.device)
             tensors["prompt_embeds"] = text_encoder_2(ids)[0].to(self.dtype)
         if parts is None or "text_encoder" in parts:
+            text_encoder, tokenizer = self.part("text_encoder"), self.part("tokenizer")
             spelled = self.spelled(prompts, "tokenizer")
             ids = _token_ids(tokenizer, spelled, tokenizer.model_max_length).to(self.device)
             tensors["pooled_prompt_embeds"] = text_encoder(ids).pooler_output.to(self.dtype)
