@@ -63,17 +63,28 @@ def encode_under(
     Raises:
         UserError: if a LoRA does not fit a text encoder, or there is none that it fits.
     """
-    wanted: dict[TextScales, dict[str, None]] = {}
+    from utils.models.text_adapters import use_text_scales
+
+    # Files that act together are loaded once for all of their scales.
+    wanted: dict[tuple[str, ...], dict[TextScales, dict[str, None]]] = {}
     for edit in edits:
         for acting in edit.on_texts():
-            wanted.setdefault(acting, {}).update(dict.fromkeys(edit.prompts))
+            of_files = wanted.setdefault(tuple(path for path, _ in acting), {})
+            of_files.setdefault(acting, {}).update(dict.fromkeys(edit.prompts))
+
     under: dict[str, dict[TextScales, PromptEmbeds]] = {}
-    for acting, prompts in wanted.items():
-        with _acting(base, acting) as parts:
-            for prompt in prompts:
-                changed = base.encode_prompts([prompt], max_sequence_length, parts)
-                whole = replace(changed, tensors={**embeds[prompt].tensors, **changed.tensors})
-                under.setdefault(prompt, {})[acting] = whole
+    for paths, by_scales in wanted.items():
+        with _loaded(base, [Path(path) for path in paths]) as (adapters, words):
+            for acting, prompts in by_scales.items():
+                scales = {
+                    part: {name: acting[number][1] for number, name in own.items()}
+                    for part, own in adapters.items()
+                }
+                with use_text_scales(base, scales):
+                    for prompt in prompts:
+                        parts = None if words else list(adapters)
+                        changed = base.encode_prompts([prompt], max_sequence_length, parts)
+                        under.setdefault(prompt, {})[acting] = changed
     return {prompt: replace(own, under=under.get(prompt, {})) for prompt, own in embeds.items()}
 
 
@@ -100,32 +111,27 @@ def with_files(
 
 
 @contextmanager
-def _acting(base: Base, acting: TextScales) -> Iterator[list[str]]:
-    """Inside, LoRAs act on the text encoders, which know their words; gives those that see a difference."""
-    from utils.models.adapters import remove_adapter
-    from utils.models.text_adapters import use_text_scales
+def _loaded(base: Base, paths: Sequence[Path]) -> Iterator[tuple[dict[str, dict[int, str]], list[str]]]:
+    """Inside, LoRAs are on the text encoders, inactive, and the base knows their new words.
 
-    models = {encoder.part: base.part(encoder.part) for encoder in base.family.lora.text}
-    scales: dict[str, dict[str, float]] = {}
-    try:
-        for number, (path, scale) in enumerate(acting):
-            for part in load_text_loras(models, Path(path), f"text_{number}") if scale else ():
-                scales.setdefault(part, {})[f"text_{number}"] = scale
-        with _words_of(base, [Path(path) for path, _ in acting]) as words, use_text_scales(base, scales):
-            yield list(models if words else scales)
-    finally:
-        for part, own in scales.items():
-            for name in own:
-                remove_adapter(models[part], name)
-
-
-@contextmanager
-def _words_of(base: Base, paths: Sequence[Path]) -> Iterator[list[str]]:
-    """Inside, the base knows the new words of LoRA files; gives them."""
+    Yields:
+        {text encoder: {number of the path: adapter}}, and the words.
+    """
     from utils.lora.words import joined
+    from utils.models.adapters import remove_adapter
     from utils.models.new_words import new_words
 
-    words = joined([(path, read_lora(path).words) for path in paths])
-    rows = {word.word: word.rows for word in words}
-    with new_words(base, rows, {word.word: word.spelled for word in words}):
-        yield list(rows)
+    models = {encoder.part: base.part(encoder.part) for encoder in base.family.lora.text}
+    adapters: dict[str, dict[int, str]] = {}
+    try:
+        for number, path in enumerate(paths):
+            for part in load_text_loras(models, path, f"text_{number}") if text_use(path)[0] else ():
+                adapters.setdefault(part, {})[number] = f"text_{number}"
+        words = joined([(path, read_lora(path).words) for path in paths if text_use(path)[1]])
+        rows = {word.word: word.rows for word in words}
+        with new_words(base, rows, {word.word: word.spelled for word in words}):
+            yield adapters, list(rows)
+    finally:
+        for part, own in adapters.items():
+            for name in own.values():
+                remove_adapter(models[part], name)

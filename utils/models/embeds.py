@@ -18,7 +18,8 @@ class PromptEmbeds:
 
     Attributes:
         tensors: the base's own.
-        under: the same prompts encoded with LoRAs on the text encoders, by these and their scales.
+        under: of the same prompts, the tensors that LoRAs on the text encoders change, by these and their
+            scales.
         files: adapter on the transformer -> the file that acts on the text encoders together with it.
         worded: those of these files whose new words are known at scale 0, too.
     """
@@ -81,7 +82,7 @@ class PromptEmbeds:
         if acting and acting not in self.under:
             known = ", ".join(map(str, self.under)) or "none"
             raise ValueError(f"expected prompts encoded at {acting}, found those at {known}")
-        return self.under[acting] if acting else PromptEmbeds(self.tensors)
+        return PromptEmbeds({**self.tensors, **(self.under[acting].tensors if acting else {})})
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> PromptEmbeds:
         return PromptEmbeds(
