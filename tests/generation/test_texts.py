@@ -170,7 +170,25 @@ def test_new_words_in_a_lora_and_for_stock_diffusers(
     assert new_words_in([Edits([lora], [1.0], [])]) == ["<new1>"]
     assert without_words(["a <new1>, a cat"], ["<new1>"]) == ["a , a cat"]
     with pytest.raises(UserError, match=r"expected other words than .* has, found <new1>"):
-        encoded(base, [lora, lora], [(1.0, 1.0)], PROMPT)
+        swept(base, [lora, lora], [(1.0, 1.0)])
+
+
+def test_one_that_does_not_fit_ends_its_own_run_alone(
+    mini_flux_loaded: Base, lora: Path, tmp_path: Path
+) -> None:
+    base = mini_flux_loaded
+    (name, fits), *_ = text_loras(base, CLIP).items()
+    write_lora(tmp_path / "bad.safetensors", {name.replace("layers.0", "layers.9"): fits}, "kohya", {})
+    (tmp_path / "damaged.safetensors").write_bytes(b"no LoRA")
+    bad, damaged = ([tmp_path / f"{name}.safetensors"] for name in ("bad", "damaged"))
+    edits = [Edits(paths, [1.0], [PROMPT]) for paths in (bad, damaged, [lora])]
+    plain = {PROMPT: base.encode_prompts([PROMPT], MINI_SEQUENCE_LENGTH)}
+    embeds = encode_under(base, plain, MINI_SEQUENCE_LENGTH, edits)
+    assert with_files(embeds, ["semantic"], [lora])[PROMPT].for_parts([{"semantic": 1.0}], 1)
+    with pytest.raises(UserError, match=r"layers\.9.* matches no linear of the text_encoder"):
+        with_files(embeds, ["semantic"], bad)[PROMPT].for_parts([{"semantic": 1.0}], 1)
+    with pytest.raises(UserError, match=r"damaged\.safetensors: expected a LoRA file"):
+        with_files(embeds, ["semantic"], damaged)
 
 
 def test_the_commands_apply_it(site: Path, script: Script, mini_flux_loaded: Base, lora: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config.schema import SliderScale
+from utils.errors import UserError
 from utils.lora.files import read_lora
 from utils.lora.loading import load_text_loras, text_use
 
@@ -54,43 +55,47 @@ def encode_under(
 ) -> dict[str, PromptEmbeds]:
     """Embeddings with those under the edits' LoRAs added to them.
 
+    A LoRA that does not fit is an error where the embeddings under it are asked for: other runs go on.
+
     Args:
         base: with its text encoders.
         embeds: of every prompt of the edits, as the base encodes it.
         max_sequence_length: in tokens.
         edits: the LoRAs; those of the transformer alone change nothing.
-
-    Raises:
-        UserError: if a LoRA does not fit a text encoder, or there is none that it fits.
     """
     from utils.models.text_adapters import use_text_scales
 
     # Files that act together are loaded once for all of their scales.
     wanted: dict[tuple[str, ...], dict[TextScales, dict[str, None]]] = {}
-    for edit in edits:
+    for edit in _readable(edits):
         for acting in edit.on_texts():
             of_files = wanted.setdefault(tuple(path for path, _ in acting), {})
             of_files.setdefault(acting, {}).update(dict.fromkeys(edit.prompts))
 
-    under: dict[str, dict[TextScales, PromptEmbeds]] = {}
+    under: dict[str, dict[TextScales, PromptEmbeds]] = {prompt: {} for prompt in embeds}
+    faults: dict[TextScales, UserError] = {}
     for paths, by_scales in wanted.items():
-        with _loaded(base, [Path(path) for path in paths]) as (adapters, words):
-            for acting, prompts in by_scales.items():
-                scales = {
-                    part: {name: acting[number][1] for number, name in own.items()}
-                    for part, own in adapters.items()
-                }
-                with use_text_scales(base, scales):
-                    for prompt in prompts:
-                        parts = None if words else list(adapters)
-                        changed = base.encode_prompts([prompt], max_sequence_length, parts)
-                        under.setdefault(prompt, {})[acting] = changed
-    return {prompt: replace(own, under=under.get(prompt, {})) for prompt, own in embeds.items()}
+        try:
+            with _loaded(base, [Path(path) for path in paths]) as (adapters, words):
+                parts = None if words else list(adapters)
+                for acting, prompts in by_scales.items():
+                    with use_text_scales(base, _scales(adapters, acting)):
+                        for prompt in prompts:
+                            changed = base.encode_prompts([prompt], max_sequence_length, parts)
+                            under[prompt][acting] = changed
+        except UserError as fault:
+            faults |= dict.fromkeys(by_scales, fault)
+    return {prompt: replace(own, under=under[prompt], faults=faults) for prompt, own in embeds.items()}
+
+
+def _scales(adapters: Mapping[str, Mapping[int, str]], acting: TextScales) -> dict[str, dict[str, float]]:
+    """{text encoder: {adapter: scale}} of adapters by the number of their file."""
+    return {part: {name: acting[number][1] for number, name in own.items()} for part, own in adapters.items()}
 
 
 def new_words_in(edits: Sequence[Edits]) -> list[str]:
     """The new words in the edits' files."""
-    paths = dict.fromkeys(path for edit in edits for path in edit.loras)
+    paths = dict.fromkeys(path for edit in _readable(edits) for path in edit.loras)
     return [word.word for path in paths if text_use(path)[1] for word in read_lora(path).words]
 
 
@@ -108,6 +113,16 @@ def with_files(
     files = {name: str(path) for name, path in zip(names, loras, strict=True) if any(uses[path])}
     worded = frozenset(str(path) for path, (_, words) in uses.items() if words)
     return {prompt: replace(own, files=files, worded=worded) for prompt, own in embeds.items()}
+
+
+def _readable(edits: Sequence[Edits]) -> Iterator[Edits]:
+    """Without those of files that cannot be read, which their runs say when they open them."""
+    for edit in edits:
+        try:
+            edit.on_texts()
+        except UserError:
+            continue
+        yield edit
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from utils.errors import UserError
+
 TextScales = tuple[tuple[str, float], ...]
 """LoRA files that act on text encoders, each with its scale, in order."""
 
@@ -22,12 +24,14 @@ class PromptEmbeds:
             scales.
         files: adapter on the transformer -> the file that acts on the text encoders together with it.
         worded: those of these files whose new words are known at scale 0, too.
+        faults: why prompts could not be encoded under some LoRAs.
     """
 
     tensors: dict[str, Tensor]
     under: Mapping[TextScales, PromptEmbeds] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     worded: frozenset[str] = frozenset()
+    faults: Mapping[TextScales, UserError] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -56,6 +60,7 @@ class PromptEmbeds:
         One prompt stays one where no LoRA acts on the text encoders.
 
         Raises:
+            UserError: where LoRAs did not fit the text encoders.
             ValueError: for scales at which the prompts were not encoded.
         """
         if self.files:
@@ -72,6 +77,7 @@ class PromptEmbeds:
             {key: cls.joined([one.under[key] for one in embeds]) for key in shared},
             first.files,
             first.worded,
+            first.faults,
         )
 
     def _at(self, scales: Mapping[str, float]) -> PromptEmbeds:
@@ -79,6 +85,8 @@ class PromptEmbeds:
         at = {name: scales.get(name, 0.0) for name in self.files}
         own = [(file, at[name]) for name, file in self.files.items() if at[name] or file in self.worded]
         acting = tuple(sorted(own))
+        if acting in self.faults:
+            raise self.faults[acting]
         if acting and acting not in self.under:
             known = ", ".join(map(str, self.under)) or "none"
             raise ValueError(f"expected prompts encoded at {acting}, found those at {known}")
@@ -90,4 +98,5 @@ class PromptEmbeds:
             {key: each._each(change) for key, each in self.under.items()},
             self.files,
             self.worded,
+            self.faults,
         )
