@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.config.runs import RealRun, Run, expand_real_runs
 from utils.generation.prompts_and_seeds import (
@@ -22,6 +23,9 @@ from utils.lora.calibration import with_scales
 from utils.lora.spread import with_locality
 from utils.machine import check_writable, heavy_imports
 from utils.training.claims import trained_otherwise
+
+if TYPE_CHECKING:
+    from utils.models.base import Base, PromptEmbeds
 
 
 def generate_runs(experiment: Experiment, train_script: str, following: str = "", measuring: str = "") -> int:
@@ -56,7 +60,7 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
     if not experiment.config.use_trained_lora_path:
         tell_other_settings(runs)
     edits = [Edits(run.lora_paths, run.slider_scales, prompts[run.name]) for run in runs]
-    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run], edits)
+    base, embeds = _base_for(experiment, edits)
     with heavy_imports():  # here, so that the checks above come at once
         from utils.generation.gallery import edit_name, generate_run
         from utils.generation.page import write_page
@@ -125,9 +129,7 @@ def generate_photographs(experiment: Experiment, train_script: str, measuring: s
         check_writable(run.seeds_folder)
     if experiment.config.inversion == "lora":
         tell_other_settings(runs)
-    edit = [Path(experiment.config.semantic_lora_path)]
-    edits = [Edits(edit, run.config.scales, prompts[run.name]) for run in runs]
-    base, embeds = load_base(experiment, [prompt for of_run in prompts.values() for prompt in of_run], edits)
+    base, embeds = _base_for(experiment, [Edits(edit, run.config.scales, prompts[run.name]) for run in runs])
 
     def edit_one(run: RealRun) -> Path:
         photo, of_run = photos[run.name], prompts[run.name]
@@ -139,6 +141,11 @@ def generate_photographs(experiment: Experiment, train_script: str, measuring: s
     height, width = photos[runs[0].name].pixels.shape[1:]
     following = _measuring(experiment, measuring, runs[0], (width, height))
     return run_all(runs, edit_one, _closing(runs, seeds, following))
+
+
+def _base_for(experiment: Experiment, edits: Sequence[Edits]) -> tuple[Base, dict[str, PromptEmbeds]]:
+    """The base, and the embeddings of the edits' prompts, also as their LoRAs have them."""
+    return load_base(experiment, [prompt for edit in edits for prompt in edit.prompts], edits)
 
 
 def _or_not_yet(path: Path) -> str:
