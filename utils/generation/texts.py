@@ -102,7 +102,7 @@ def new_words_in(edits: Sequence[Edits]) -> list[str]:
 def without_words(prompts: Collection[str], words: Sequence[str]) -> list[str]:
     """Prompts with some words left out."""
     left = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    return [re.sub(left, "", prompt) for prompt in prompts] if words else list(prompts)
+    return [re.sub(rf"(?<!\w)(?:{left})(?!\w)", "", prompt) for prompt in prompts] if words else list(prompts)
 
 
 def with_files(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,7 +143,7 @@ def generate_photographs(experiment: Experiment, train_script: str, measuring: s
     return run_all(runs, edit_one, _closing(runs, seeds, following))
 
 
-def _base_for(experiment: Experiment, edits: Sequence[Edits]) -> tuple[Base, dict[str, PromptEmbeds]]:
+def _base_for(experiment: Experiment, edits: Sequence[Edits]) -> tuple[Base, Mapping[str, PromptEmbeds]]:
     """The base, and the embeddings of the edits' prompts, also as their LoRAs have them."""
     return load_base(experiment, [prompt for edit in edits for prompt in edit.prompts], edits)
 

@@ -244,8 +244,8 @@ def load_base(
     together = f", {process_count()} processes" if process_count() > 1 else ""
     note = f" ({config.base_note})" if config.base_note else ""
     print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
-    plain = without_words(prompts, [*new_words_in(edits), config.trigger, config.new_token])
-    if unknown := unknown_words(experiment.model_path, plain):
+    new = {*new_words_in(edits), config.new_token, config.trigger} - {""}
+    if unknown := unknown_words(experiment.model_path, without_words(prompts, sorted(new))):
         print(f"check: the base knows no {', '.join(map(repr, unknown))}; its words are in {KNOWN_WORDS}")
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)
