@@ -17,7 +17,7 @@ from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, read_captioned
 from utils.data.captions import TRIGGER
 from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_words
-from utils.data.epochs import Step, plan_steps, steps_of_epoch, without_words
+from utils.data.epochs import Step, plan_steps, steady_caption, steps_of_epoch, without_words
 from utils.errors import UserError
 from utils.machine import launched_processes
 from utils.models.families import Family, pixel_multiple_at
@@ -111,9 +111,12 @@ class CaptionedImages(Source):
 
     @cached_property
     def class_images(self) -> tuple[CaptionedImage, ...]:
-        """The dataset's own images of the class, as often as it says."""
-        datasets = self._only(is_reg=True)
-        return tuple(image for dataset in datasets for image in dataset.images for _ in range(image.repeats))
+        """The dataset's own images of the class, as often as it says, each under one caption."""
+        subsets = [subset for dataset in self._only(is_reg=True) for subset in dataset.subsets]
+        said = [(image, steady_caption(image, subset.rules)) for subset in subsets for image in subset.images]
+        return tuple(
+            replace(image, caption=caption, tags=()) for image, caption in said for _ in range(image.repeats)
+        )
 
     @cached_property
     def given_of_class(self) -> list[Path]:
