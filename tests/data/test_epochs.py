@@ -14,7 +14,7 @@ from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import CaptionedDataset, CaptionedSubset
 from utils.data.captions import CaptionRules
 from utils.data.dataset_options import DatasetOptions
-from utils.data.epochs import Step, holds, plan_steps, steady_caption, steps_of_epoch, without_words
+from utils.data.epochs import Step, holds, plan_steps, steps_of_epoch, without_words
 
 SIZES = ((64, 64), (96, 48), (48, 96))
 
@@ -113,13 +113,6 @@ def test_captions_left_out_in_every_nth_epoch_are_so_in_all_of_it() -> None:
 )
 def test_a_caption_without_the_words_of_the_subject(caption: str, words: list[str], left: str) -> None:
     assert without_words(caption, words) == left
-
-
-def test_a_caption_that_leaves_nothing_to_chance_has_its_tags_and_what_goes_around() -> None:
-    image = CaptionedImage(Path("a.png"), "a man\nsomebody", ("red, blue", "hat"))
-    rules = CaptionRules(shuffle_caption=True, caption_dropout_rate=1, caption_prefix="photo,")
-    assert steady_caption(image, rules) == "photo, a man, red, blue, hat"
-    assert steady_caption(replace(image, caption=""), CaptionRules(enable_wildcard=True)) == "red, blue, hat"
 
 
 def test_a_word_is_held_whole() -> None:

@@ -16,7 +16,7 @@ from random import Random
 from utils.data.buckets import Size
 from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import CaptionedDataset, CaptionedSubset
-from utils.data.captions import CaptionRules, draw_caption
+from utils.data.captions import draw_caption
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,6 @@ def _sample(
 ) -> Sample:
     caption = draw_caption(image.caption, image.tags, subset.rules, random, epoch, trigger)
     return Sample(image, caption, subset.flip_aug and random.random() < 0.5)
-
-
-def steady_caption(image: CaptionedImage, rules: CaptionRules) -> str:
-    """An image's caption by the rules that leave nothing to chance: first line, tags, prefix and suffix."""
-    steady = CaptionRules(
-        caption_separator=rules.caption_separator,
-        keep_tokens_separator=rules.keep_tokens_separator,
-        secondary_separator=rules.secondary_separator,
-        caption_prefix=rules.caption_prefix,
-        caption_suffix=rules.caption_suffix,
-    )
-    return draw_caption(image.caption, image.tags, steady, Random(0))
 
 
 def holds(caption: str, words: str) -> bool:

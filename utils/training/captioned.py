@@ -15,9 +15,9 @@ from utils.config.schema import Config, warmup_faults
 from utils.data.buckets import Buckets, Size, bucket_size
 from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, read_captioned
-from utils.data.captions import TRIGGER
+from utils.data.captions import TRIGGER, steady_caption
 from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_words
-from utils.data.epochs import Step, plan_steps, steady_caption, steps_of_epoch, without_words
+from utils.data.epochs import Step, plan_steps, steps_of_epoch, without_words
 from utils.errors import UserError
 from utils.machine import launched_processes
 from utils.models.families import Family, pixel_multiple_at
@@ -113,9 +113,11 @@ class CaptionedImages(Source):
     def class_images(self) -> tuple[CaptionedImage, ...]:
         """The dataset's own images of the class, as often as it says, each under one caption."""
         subsets = [subset for dataset in self._only(is_reg=True) for subset in dataset.subsets]
-        said = [(image, steady_caption(image, subset.rules)) for subset in subsets for image in subset.images]
         return tuple(
-            replace(image, caption=caption, tags=()) for image, caption in said for _ in range(image.repeats)
+            replace(image, caption=steady_caption(image.caption, image.tags, subset.rules), tags=())
+            for subset in subsets
+            for image in subset.images
+            for _ in range(image.repeats)
         )
 
     @cached_property
