@@ -10,7 +10,7 @@ from utils.errors import run_cli
 from utils.jobs.generate import generate_runs
 from utils.jobs.prepare import prepare
 from utils.training.methods import methods_from
-from utils.training.sources import SliderPrompts
+from utils.training.slider_prompts import SliderPrompts
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from utils.errors import run_cli
 from utils.jobs.train import train_command
 from utils.training.methods import methods_from
-from utils.training.sources import SliderPrompts
+from utils.training.slider_prompts import SliderPrompts
 
 
 def main(argv: Sequence[str] | None = None) -> int:

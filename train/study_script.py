@@ -37,7 +37,8 @@ from utils.machine import check_writable, resolve_device, resolve_model_path
 from utils.models.families import family_at
 from utils.study.plan import Cell, Plan, expand_cells, load_plan
 from utils.training.methods import methods_from
-from utils.training.sources import ImagePairs, SliderPrompts
+from utils.training.slider_prompts import SliderPrompts
+from utils.training.sources import ImagePairs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

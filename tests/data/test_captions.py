@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.data.captions import TRIGGER, CaptionRules, draw_caption
+from utils.data.captions import TRIGGER, CaptionRules, draw_caption, steady_caption
 
 TAG = st.text("abcdefgh ;-'é|", min_size=1, max_size=8).map(lambda tag: " ".join(tag.split())).filter(bool)
 TAGS = st.lists(TAG, max_size=9)
@@ -142,3 +142,11 @@ def test_prefix_suffix_and_tags_are_shuffled_with_the_caption() -> None:
     assert {tags_of(caption)[0] for caption in found} == {"p"}
     assert all(sorted(tags_of(caption)) == ["one", "p", "s", "t", "u", "v"] for caption in found)
     assert len(found) > 20
+
+
+def test_a_caption_that_leaves_nothing_to_chance_has_its_tags_and_what_goes_around() -> None:
+    rules = CaptionRules(
+        shuffle_caption=True, caption_dropout_rate=1, caption_prefix="photo,", enable_wildcard=True
+    )
+    assert steady_caption("a man\nsomebody", ("red,blue", "hat"), rules) == "photo, a man, red,blue, hat"
+    assert steady_caption("", ("red", "hat"), CaptionRules()) == "red, hat"

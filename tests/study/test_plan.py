@@ -8,7 +8,8 @@ import pytest
 
 from utils.errors import UserError
 from utils.study.plan import Plan, expand_cells, load_plan
-from utils.training.sources import ImagePairs, SliderPrompts
+from utils.training.slider_prompts import SliderPrompts
+from utils.training.sources import ImagePairs
 
 METHODS = ("train_image", "train_image_fm", "slider_text")
 PROMPTS = "- {target: a, positive: b, unconditional: c, neutral: a, action: enhance, guidance_scale: 3, "

@@ -15,7 +15,8 @@ from utils.data.prompts import load_slider_prompts
 from utils.errors import UserError
 from utils.training.captioned import CaptionedImages
 from utils.training.methods import METHODS
-from utils.training.sources import ImagePairs, Photograph, SliderPrompts, shared
+from utils.training.slider_prompts import SliderPrompts
+from utils.training.sources import ImagePairs, Photograph, shared
 
 ENTRY = """- target: {0}
   positive: old {0}

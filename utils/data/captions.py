@@ -80,6 +80,18 @@ def draw_caption(
     return text.replace(TRIGGER, trigger) if trigger else text
 
 
+def steady_caption(caption: str, tags: tuple[str, ...], rules: CaptionRules) -> str:
+    """The caption by the rules that leave nothing to chance: its first line, tags, prefix and suffix."""
+    steady = CaptionRules(
+        caption_separator=rules.caption_separator,
+        keep_tokens_separator=rules.keep_tokens_separator,
+        secondary_separator=rules.secondary_separator,
+        caption_prefix=rules.caption_prefix,
+        caption_suffix=rules.caption_suffix,
+    )
+    return draw_caption(caption, tags, steady, Random(0))
+
+
 def _is_dropped(rules: CaptionRules, generator: Random, epoch: int) -> bool:
     """Whether the caption is empty this time; chance is asked only where there is a rate."""
     every = rules.caption_dropout_every_n_epochs

@@ -15,7 +15,7 @@ from utils.config.schema import Config, warmup_faults
 from utils.data.buckets import Buckets, Size, bucket_size
 from utils.data.caption_files import CaptionedImage
 from utils.data.captioned import Captioned, CaptionedDataset, find_captioned, read_captioned
-from utils.data.captions import TRIGGER
+from utils.data.captions import TRIGGER, steady_caption
 from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_words
 from utils.data.epochs import Step, plan_steps, spelled, steps_of_epoch, without_words
 from utils.errors import UserError
@@ -113,9 +113,14 @@ class CaptionedImages(Source):
 
     @cached_property
     def class_images(self) -> tuple[CaptionedImage, ...]:
-        """The dataset's own images of the class, as often as it says."""
-        datasets = self._only(is_reg=True)
-        return tuple(image for dataset in datasets for image in dataset.images for _ in range(image.repeats))
+        """The dataset's own images of the class, as often as it says, each under one caption."""
+        subsets = [subset for dataset in self._only(is_reg=True) for subset in dataset.subsets]
+        return tuple(
+            replace(image, caption=steady_caption(image.caption, image.tags, subset.rules), tags=())
+            for subset in subsets
+            for image in subset.images
+            for _ in range(image.repeats)
+        )
 
     @cached_property
     def given_of_class(self) -> list[Path]:

@@ -28,7 +28,8 @@ from utils.flow.passes import Objective
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
 from utils.flow.subject import Captioned
 from utils.training.captioned import CaptionedImages
-from utils.training.sources import ImagePairs, Photograph, SliderPrompts, Source
+from utils.training.slider_prompts import SliderPrompts
+from utils.training.sources import ImagePairs, Photograph, Source
 
 
 @dataclass(frozen=True)

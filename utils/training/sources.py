@@ -1,4 +1,4 @@
-"""What runs learn from: image pairs, one photograph, slider prompts. A new source is one class here.
+"""What runs learn from: image pairs, one photograph. A new source is one class, here or in its own file.
 
 A source says where its files lie from the start and reads them when first asked, so that a command can list,
 hash and check them before anything heavy is loaded. Equal sources are read once, see `shared`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from utils.config.runs import RealRun, Run, expand_real_runs, expand_runs
 from utils.config.schema import Config
-from utils.config.yaml_files import find_yaml
-from utils.data.prompts import SliderPrompt, load_slider_prompts
-from utils.errors import UserError
 from utils.files import find_images
 from utils.models.families import Family, pixel_multiple_at
 
@@ -134,7 +131,7 @@ class ImagePairs(Source):
         """Of the files' content."""
         found = map(find_images, (self.source_folder, self.target_folder))
         chosen = [list(by_stem.values())[: self.count or None] for by_stem in found]
-        return _hash_of([], [path for paths in chosen for path in paths])
+        return _hash_of([path for paths in chosen for path in paths])
 
     @cached_property
     def pairs(self) -> list[ImagePair]:
@@ -204,7 +201,7 @@ class Photograph(Source):
         """Of the file's content, or of the pixels in its place."""
         if self.pixels is not None:
             return sha256(self.pixels.pixels.numpy().tobytes()).hexdigest()
-        return _hash_of([], [self.path])
+        return _hash_of([self.path])
 
     @cached_property
     def photo(self) -> Photo:
@@ -226,88 +223,14 @@ class Photograph(Source):
         return PairBatches(base, [ImagePair(self.path.stem, pixels, pixels, self.path, self.path)], config)
 
 
-@dataclass(frozen=True)
-class SliderPrompts(Source):
-    """The prompts of a text slider, a YAML file; its guidance_scale is the run's cfg_eta."""
-
-    kind: ClassVar[str] = "two prompts"
-    path: Path
-
-    @classmethod
-    def of(cls, run: Run, prompts_folder: Path | None = None) -> Self:
-        """See `Source.of`; raises `UserError` for a file that is not there."""
-        if prompts_folder is not None:
-            return cls(find_yaml(prompts_folder, run.dataset, "text_prompts"))
-        return cls(find_yaml(Path(run.config.datasets_folder), run.dataset, "datasets"))
-
-    @classmethod
-    def runs(cls, config: Config, given: Collection[str] = ()) -> Sequence[Run]:
-        """With the eta of each file, so that names and saved configs tell the truth.
-
-        Raises:
-            UserError: for a prompt file that is missing or at fault; for another cfg_eta on the command line.
-        """
-        found = [(run, cls.of(run)) for run in expand_runs(config)]
-        for _, source in found:
-            if "cfg_eta" in given and source.eta != config.cfg_eta:
-                raise UserError(
-                    f"command line: cfg_eta: expected {source.eta}, the guidance_scale in {source.path}, "
-                    f"found {config.cfg_eta}; a text slider's eta is set there"
-                )
-        return [source.settled(run) for run, source in found]
-
-    @cached_property
-    def entries(self) -> list[SliderPrompt]:
-        """The entries of the file."""
-        return load_slider_prompts(self.path)
-
-    @property
-    def eta(self) -> float:
-        """Strength of the guidance, the same in all entries."""
-        return float(self.entries[0].guidance_scale)
-
-    @property
-    def prompts(self) -> Sequence[str]:  # type: ignore[override]
-        """All texts of all entries."""
-        return [text for entry in self.entries for text in entry.texts]
-
-    def settled(self, run: Run) -> Run:
-        """With cfg_eta as the file says."""
-        return replace(run, config=replace(run.config, cfg_eta=self.eta))
-
-    def paths(self) -> dict[str, Path]:
-        """See `Source.paths`."""
-        return {"prompts": self.path}
-
-    def check_fits(self, family: Family) -> None:
-        """See `Source.check_fits`: the entries' resolution."""
-        for entry in self.entries:
-            if entry.resolution:
-                family.check_size(entry.resolution, f"{self.path}: resolution")
-
-    def fingerprint(self) -> str:
-        """Of the entries, however the file lays them out."""
-        return _hash_of(self.entries, [])
-
-    def read(self) -> None:
-        """See `Source.read`."""
-        _ = self.entries
-
-    def batches(self, base: Base, embeds: Mapping[str, PromptEmbeds], config: Config) -> Batches[Any]:
-        """The base's own half-made images."""
-        from utils.training.batches import TextBatches
-
-        return TextBatches(base, self.entries, embeds, config)
-
-
 def shared(sources: Mapping[str, Source]) -> dict[str, Source]:
     """The same sources, equal ones as one object, which is read once."""
     known: dict[Source, Source] = {}
     return {name: known.setdefault(source, source) for name, source in sources.items()}
 
 
-def _hash_of(prompts: Sequence[SliderPrompt], files: Sequence[Path]) -> str:
-    digest = sha256(repr(list(prompts)).encode())
+def _hash_of(files: Sequence[Path]) -> str:
+    digest = sha256(repr([]).encode())
     for path in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()
