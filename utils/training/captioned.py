@@ -146,9 +146,7 @@ class CaptionedImages(Source):
 
         from utils.data.pixels import load_cropped
 
-        sizes = [
-            self._sizes[dataset.place, image.path] for dataset in self.datasets for image in dataset.images
-        ]
+        sizes = list(self._sizes.values())
         size = max(sizes, key=sizes.count)
         paths = dict.fromkeys(image.path for dataset in self.datasets for image in dataset.images)
         return torch.stack([load_cropped(path, size) for path in paths])
