@@ -30,7 +30,11 @@ def deciding(folder: Path) -> None:
     for file, old, new in (
         ("utils/flow/schedules.py", "self.beta", "2 * self.beta"),
         ("utils/models/lora_layer.py", "alpha", "alpha_"),
-        ("utils/training/trainer.py", "parameters, config.lr", "parameters, 2 * config.lr"),
+        (
+            "utils/training/trainer.py",
+            "text.groups(parameters), config.lr",
+            "text.groups(parameters), 2 * config.lr",
+        ),
         ("utils/training/optimizers.py", "fused=True", "amsgrad=True"),
         ("utils/training/batches.py", "generator", "generator_"),
         ("utils/data/pixels.py", "127.5", "128.0"),

@@ -108,4 +108,4 @@ def test_a_dry_run_loads_nothing(table: Script, loads: list) -> None:
     loads.clear()
     status, out, _ = table("--edit", "age=edit.safetensors", "--dry-run")
     assert (status, loads) == (0, [])
-    assert "flowedit x age" in out
+    assert "flowslider x age" in out

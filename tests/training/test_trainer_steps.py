@@ -36,11 +36,13 @@ WITH_WARMUP = {
     ("name", "warmup"), [*((name, 0) for name in FACTORS), *((name, 2) for name in WITH_WARMUP)]
 )
 def test_learning_rates_are_their_factors(mini_flux_loaded, name, warmup):
+    from utils.training.learned_text import LearnedText
     from utils.training.trainer import _learner
 
     add_adapter(mini_flux_loaded.transformer, "semantic", 2, 1)
     config = Config(lr=1e-2, train_iteration=6, lr_scheduler=name, lr_warmup_steps=warmup)
-    learner = _learner(mini_flux_loaded, ["semantic"], config, torch.Generator())
+    text = LearnedText(mini_flux_loaded, config, {})
+    learner = _learner(mini_flux_loaded, ["semantic"], text, torch.Generator())
     found = []
     for _ in range(6):
         found.append(learner.optimizer.param_groups[0]["lr"] / 1e-2)
