@@ -209,6 +209,7 @@ def test_values_from_the_command_line(folder: Path, override: str, value: object
         ("lora_scales=[[1,a]]", "lora_scales: expected a list of lists of numbers, found [[1, 'a']]"),
         ("lora_scales=[[1],[]]", "lora_scales: expected at least one number in each list"),
         ("lora_scales=[[.nan]]", "lora_scales: expected finite numbers"),
+        ("lora_skips=[0,14]", "lora_skips: expected a step for each of 1 LoRAs"),
         ("lora_scales=[[0],[1]]", "lora_scales: expected a list of scales for each of 1 LoRAs"),
         ("base=smal", "smal.yaml, found none (did you mean 'small'?); there are: flux_dev, small"),
     ],

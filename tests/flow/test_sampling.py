@@ -186,3 +186,24 @@ def test_six_scales_at_skip_14_of_28():
 def test_sweep_refuses_nonsense(skips, scales):
     with pytest.raises(ValueError, match="expected"):
         sweep_skips(CountingField(), torch.zeros(1, 1), SIGMAS, skips, scales)
+
+
+def test_several_loras_begin_at_steps_of_their_own():
+    """Against a loop written out: the first from the skip on, the second from step 5."""
+
+    def fields(scales):
+        def velocity(x, sigma):
+            parts = zip(scales, x.chunk(len(scales)), strict=True)
+            return torch.cat([0.5 * part + 2 * one - 3 * two * part for (one, two), part in parts])
+
+        return velocity
+
+    x, scales = torch.randn(2, 3), [(1.0, 0.0), (1.0, 0.5), (0.0, 0.0)]
+    swept = sweep_skips(fields, x, SIGMAS, [2], scales, onsets=[0, 5])[2]
+    for one, two in scales:
+        expected = x
+        for step in range(len(SIGMAS) - 1):
+            own = (one if step >= 2 else 0.0, two if step >= 5 else 0.0)
+            expected = expected + (SIGMAS[step + 1] - SIGMAS[step]) * fields([own])(expected, None)
+        torch.testing.assert_close(swept[one, two], expected)
+    assert not torch.allclose(swept[1.0, 0.5], sweep_skips(fields, x, SIGMAS, [2], scales)[2][1.0, 0.5])

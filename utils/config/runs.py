@@ -87,6 +87,16 @@ class Run:
         return [combination[::-1] for combination in product(*each[::-1])]
 
     @property
+    def acting_scales(self) -> list[SliderScale]:
+        """All scales that act in the sweep: with `lora_skips`, also those at which some LoRAs do not yet."""
+        scales = self.slider_scales
+        if not self.config.lora_skips:
+            return scales
+        each = [scale if isinstance(scale, tuple) else (scale,) for scale in scales]
+        begun = [product(*((0.0, one) for one in scale)) for scale in each]
+        return list(dict.fromkeys([*scales, *(one for several in begun for one in several)]))
+
+    @property
     def config_path(self) -> Path:
         """The resolved config, narrowed to this run."""
         return self.folder / "config.yaml"

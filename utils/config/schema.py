@@ -148,6 +148,7 @@ class Config:
     other_base: bool = key(IMAGES, False, "apply LoRAs that say they were trained on another base all the same")
     scales: list[float] = key(IMAGES, [], "slider scales; auto: the usable range that the LoRA's calibration found, or 0 to 1", filled=True, auto=True)
     lora_scales: list[list[float]] = key(IMAGES, [], "for several trained_lora_path, one list each, every combination; none: scales for all", commas=False)
+    lora_skips: list[int] = key(IMAGES, [], "for several trained_lora_path, the step from which each acts, if later than skips; none: skips", ge=0)
     use_random_seed: bool = key(IMAGES, False, "other seeds every time")
     start_seed_gen: int = key(IMAGES, 6666, "the first seed", **SEED)
     count_gen: int = key(IMAGES, 2, "images (seeds) for each run and skip", ge=1)
@@ -256,6 +257,11 @@ def contradictions(config: Config) -> list[str]:
     if config.quantization != "none" and config.dtype != "bfloat16":
         faults.append(f"dtype: expected bfloat16, since quantization is on; found {config.dtype}")
     loras = len(config.trained_lora_path) if config.use_trained_lora_path else 1
+    if config.lora_skips and len(config.lora_skips) != loras:
+        faults.append(
+            f"lora_skips: expected a step for each of {loras} LoRAs (trained_lora_path, with "
+            f"use_trained_lora_path on), found {len(config.lora_skips)}"
+        )
     if config.lora_scales and len(config.lora_scales) != loras:
         faults.append(
             f"lora_scales: expected a list of scales for each of {loras} LoRAs (trained_lora_path, with "

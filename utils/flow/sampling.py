@@ -106,6 +106,7 @@ def sweep_skips(
     scales: Sequence[Scale],
     on_step: OnStep | None = None,
     hold: Hold | None = None,
+    onsets: Sequence[int] = (),
 ) -> dict[int, dict[Scale, Tensor]]:
     """Generate at every slider scale, the edit setting in at step `skip`, for every skip.
 
@@ -122,6 +123,7 @@ def sweep_skips(
         scales: slider scales, of either sign, or one a LoRA in a tuple; a repeated one is computed once.
         on_step: as in `euler_sample`, with the states of all branches at once.
         hold: corrects an edited branch after each step by the unedited one, which then runs to the end.
+        onsets: of several LoRAs, the step from which each acts, if that is later than the skip; (): none is.
 
     Returns:
         {skip: {scale: (B, ...) at sigmas[N]}}, in the order of `skips` and `scales`.
@@ -142,7 +144,8 @@ def sweep_skips(
         if step in skips:
             branches |= {(step, scale): base for scale in edited}
         states = [base] * (step < base_end) + [*branches.values()]
-        velocity = velocity_for([zero] * (step < base_end) + [scale for _, scale in branches])
+        acting = [_begun(scale, onsets, step) for _, scale in branches]
+        velocity = velocity_for([zero] * (step < base_end) + acting)
         states = [
             *euler_sample(velocity, torch.cat(states), sigmas, step, step + 1, on_step).chunk(len(states))
         ]
@@ -179,6 +182,14 @@ def sweep_forwards(
 def _zero(scale: Scale) -> Scale:
     """Scale 0, of as many LoRAs."""
     return cast(Scale, (0.0,) * len(scale) if isinstance(scale, tuple) else 0.0)
+
+
+def _begun(scale: Scale, onsets: Sequence[int], step: int) -> Scale:
+    """The scale of several LoRAs with those at 0 that do not act yet."""
+    if not onsets or not isinstance(scale, tuple):
+        return scale
+    own = zip(scale, onsets, strict=True)
+    return cast(Scale, tuple(each if step >= onset else 0.0 for each, onset in own))
 
 
 def _edited(scales: Sequence[Scale]) -> list[Scale]:

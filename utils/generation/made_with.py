@@ -19,7 +19,7 @@ from utils.files import move_aside, write_atomically
 from utils.hashes import lora_hash, read_hashes
 
 NAME = "made_with.json"
-_OF_IMAGES = frozenset({"width", "height", "locality"})
+_OF_IMAGES = frozenset({"width", "height", "locality", "lora_skips"})
 _OF_EDITS = frozenset({"inversion", "inversion_rule", "semantic_cfg_scale", "resize"})
 
 

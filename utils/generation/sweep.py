@@ -154,6 +154,7 @@ def sweep_batches(
             scales,
             on_step,
             hold_of(config),
+            config.lora_skips,
         )
         yield (
             batch,

@@ -59,7 +59,7 @@ def generate_runs(experiment: Experiment, train_script: str, following: str = ""
         check_writable(run.seeds_folder)
     if not experiment.config.use_trained_lora_path:
         tell_other_settings(runs)
-    edits = [Edits(run.lora_paths, run.slider_scales, prompts[run.name]) for run in runs]
+    edits = [Edits(run.lora_paths, run.acting_scales, prompts[run.name]) for run in runs]
     base, embeds = _base_for(experiment, edits)
     with heavy_imports():  # here, so that the checks above come at once
         from utils.generation.gallery import edit_name, generate_run
