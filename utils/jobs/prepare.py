@@ -48,7 +48,7 @@ class Experiment:
         arguments: of the command line, to be said in commands that come next.
         dry_run, training: whether it only lists, and whether it trains.
         scripts: the way to the scripts' folder from where the command was started.
-        translation: what became of each key of another trainer's config, under a line that counts them.
+        translation: what became of each key of another trainer's config, if it is one; see `table_of`.
     """
 
     config: Config
@@ -89,7 +89,7 @@ def prepare(
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
     scripts = enter_config_folder()
-    config, translation = load_any(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
+    config, table = load_any(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
     config = with_loras_found(config)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
@@ -106,7 +106,7 @@ def prepare(
         dry_run=args.dry_run,
         training=training,
         scripts=scripts,
-        translation=translation,
+        translation=table,
     )
 
 

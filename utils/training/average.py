@@ -6,7 +6,7 @@ mean = decay mean + (1 - decay) weights        after each step, from the weights
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -45,6 +45,11 @@ class Average:
             yield
         finally:
             _copy(before, weights)
+
+
+def averaged(average: Average | None, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
+    """Inside, the weights are what is saved: their means, or themselves without an average."""
+    return nullcontext() if average is None else average.in_place_of(weights)
 
 
 def restore_means(average: Average | None, saved: Sequence[Tensor]) -> None:

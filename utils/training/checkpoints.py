@@ -11,7 +11,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -167,10 +167,6 @@ class Learner:
         if self.average is not None:
             self.average.update(self.parameters)
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the weights are what is saved."""
-        return nullcontext() if self.average is None else self.average.in_place_of(self.parameters)
-
 
 def take_checkpoint(
     learner: Learner, step: int, seconds: float, means: Mapping[str, float], log: str = ""
@@ -188,7 +184,7 @@ def take_checkpoint(
         rng=rng_state(),
         base=learner.base,
         log=log,
-        averages=[mean.cpu() for mean in learner.average.means] if learner.average is not None else [],
+        averages=[mean.cpu() for mean in learner.average.means] if learner.average else [],
     )
 
 

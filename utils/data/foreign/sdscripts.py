@@ -62,6 +62,7 @@ def translate(path: Path, script: str, flags: Mapping[str, Any]) -> Translation:
     _model(found, rest)
     _network(found, rest)
     _optimizer(found, rest)
+    _text_encoder(found, rest)
     _noise_levels(found, rest)
     read_steps(found, rest)
     _samples(found, rest)
@@ -149,6 +150,30 @@ def _optimizer(found: Translation, rest: Mapping[str, Any]) -> None:
     found.read("optimizer_args: weight_decay", args["weight_decay"], "weight_decay", number, own, SAME)
     schedules = {name: name for name in _SCHEDULES}
     found.read("lr_scheduler", rest["lr_scheduler"], "lr_scheduler", one_of(schedules), "constant", SAME)
+
+
+def _text_encoder(found: Translation, rest: Mapping[str, Any]) -> None:
+    """The LoRA on CLIP's text encoder, which there is unless it is left out; here at alpha = rank alone."""
+    key, only, listed = "network_train_unet_only", rest["network_train_unet_only"], rest["text_encoder_lr"]
+    rate = listed[0] if isinstance(listed, list) and listed else listed
+    if only not in (None, False, "false"):
+        found.say(key, only, SAME, "text_rank=0")
+        if listed is not None:
+            found.say("text_encoder_lr", listed, IDLE, why=f"with {key}")
+        return
+    rank, alpha = found.values.get("rank"), found.values.get("alpha")
+    if rank is None or rank != alpha:
+        found.fault(
+            key,
+            f"expected true, or network_alpha as network_dim, found neither: without it {TOOL} trains a LoRA "
+            "on CLIP's text encoder, too, which has alpha = rank here (text_rank)",
+            "text_rank",
+        )
+        return
+    found.set(
+        key, only if only is not None else NOT_GIVEN, "text_rank", rank, why="a LoRA on CLIP's text encoder"
+    )
+    found.read("text_encoder_lr", rate, "text_lr", number, found.values.get("lr", 2e-6), SAME)
 
 
 def _noise_levels(found: Translation, rest: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ _MEMORY = "speed or memory alone; base=flux_dev_16gb and others are for smaller 
 _IDLE_THERE = "sd-scripts' training of FLUX takes no notice of it either"
 _SD = "of other models"
 _LOSS = "the loss is the squared error of the velocity"
-_CLIP = "no LoRA is trained on CLIP's text encoder, as it is there without network_train_unet_only"
 _RESUME = "--resume continues, from the last save"
 _HUB = "the LoRA and its card are uploaded when training ends"
 _STATE = "the state of an unfinished training is always kept"
@@ -63,9 +62,8 @@ NETWORK: Table = {
     "network_weights": same("init_lora"),
     "dim_from_weights": refused("network_dim says it", False),
     "network_dropout": refused("a LoRA's inputs are not dropped out", 0),
-    "network_train_unet_only": refused(_CLIP, True, default=False),
+    **each(joint(), "network_train_unet_only text_encoder_lr"),
     "network_train_text_encoder_only": refused("the LoRA is on the transformer", False),
-    "text_encoder_lr": idle("text encoders are not trained, by network_train_unet_only"),
     "scale_weight_norms": refused("a LoRA's weights are not scaled down", 0),
     "base_weights": refused("no LoRA is merged into the base"),
     "base_weights_multiplier": idle("of base_weights, of which there are none"),
