@@ -108,7 +108,7 @@ def check_arguments(words: list[str]) -> None:
         if word.endswith(".py"):
             assert any((folder / word).is_file() for folder in FOLDERS), words
         option, _, name = word.partition("=")
-        if option in CONFIGS:
+        if option in CONFIGS and not name.isupper():  # FILE is the reader's own
             assert any((folder / CONFIGS[option] / f"{name}.yaml").is_file() for folder in FOLDERS), words
         if key := re.match(r"([a-z_]+)=", word):
             assert key[1] in known, words

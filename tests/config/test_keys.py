@@ -32,7 +32,8 @@ TRAINS = {
         "batch_size",
     ),
     *("train_iteration", "train_epochs", "train_start", "train_count", "seed"),
-    *("init_lora", "optimizer", "timesteps"),
+    *("init_lora", "optimizer", "timesteps", "timestep_shift", "train_guidance", "resolutions"),
+    *("weight_decay", "max_grad_norm", "ema_decay"),
     *(
         "trigger",
         "class_word",

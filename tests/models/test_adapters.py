@@ -60,7 +60,11 @@ def merged(transformer: nn.Module, plain: nn.Module, scales: dict[str, float], r
 def test_targets_are_the_real_names_and_full_is_every_linear_in_attention(transformer):
     in_attention = {name for name in linear_layers(transformer) if ".attn." in name}
     found = {
-        method: {name for name in in_attention if name.endswith(tuple(f".{suffix}" for suffix in suffixes))}
+        method: {
+            name
+            for name in linear_layers(transformer)
+            if name.endswith(tuple(f".{suffix}" for suffix in suffixes))
+        }
         for method, suffixes in TARGETS.items()
     }
     assert found["full"] == in_attention
@@ -68,17 +72,19 @@ def test_targets_are_the_real_names_and_full_is_every_linear_in_attention(transf
     assert found["image"] | found["xattn"] == in_attention
     assert not found["image"] & found["xattn"]
     assert found["xattn-strict"] < found["xattn"]
-    for suffixes in TARGETS.values():
-        for suffix in suffixes:
-            assert any(name.endswith(f".{suffix}") for name in in_attention), suffix
+    assert found["blocks"] > in_attention
+    assert len(found["blocks"]) == 2 * 14 + 2 * 6
+    for suffix in (suffix for method, ends in TARGETS.items() if method != "blocks" for suffix in ends):
+        assert any(name.endswith(f".{suffix}") for name in in_attention), suffix
 
 
 @pytest.mark.parametrize("method", sorted(TARGETS))
 def test_train_method_decides_which_linears_are_wrapped(transformer, method):
     add_adapter(transformer, "semantic", 2, 1, train_method=method)
     for name in lora_layers(transformer):
-        assert "attn." + name.split(".attn.")[1] in TARGETS[method]
-    assert len(lora_layers(transformer)) == {"full": 22, "image": 14, "xattn": 8, "xattn-strict": 4}[method]
+        assert name.split(".", 2)[2] in TARGETS[method]
+    wrapped = {"full": 22, "image": 14, "xattn": 8, "xattn-strict": 4, "blocks": 40}
+    assert len(lora_layers(transformer)) == wrapped[method]
 
 
 def test_unknown_train_method(transformer):

@@ -134,7 +134,7 @@ def test_a_judge_without_weights_is_told_before_training(compare: Callable) -> N
 def test_what_the_base_cant_do_is_reported_before_it_is_loaded(compare: Callable, loads: list) -> None:
     for override, fault in {
         "resolution=100": "resolution: expected a multiple of 16, found 100",
-        "train_method=layers": "train_method: expected one of full, image, xattn, xattn-strict, found",
+        "train_method=layers": "train_method: expected one of full, image, xattn, xattn-strict, blocks,",
     }.items():
         for dry in ((), ("--dry-run",)):
             status, _, err = compare(override, *dry)

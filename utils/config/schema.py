@@ -95,6 +95,7 @@ class Config:
     keep_tokens: int = key(SUBJECT, 0, "tags in front that are neither moved nor dropped", ge=0)
     caption_drop: float = key(SUBJECT, 0.0, "how often a caption is left out", ge=0, le=1)
     tag_drop: float = key(SUBJECT, 0.0, "how often each tag is left out", ge=0, le=1)
+    resolutions: list[int] = key(SUBJECT, [], "in place of resolution: each image is learned at every one of them", ge=1)
     flip: bool = key(SUBJECT, False, "each image mirrored half the time; not for faces that differ left and right")
 
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
@@ -102,8 +103,10 @@ class Config:
     start_step: int = key(METHOD, 0, "first step index drawn in training, of num_inference_steps", ge=0)
     end_step: int = key(METHOD, 27, "last one; left out everywhere, the last step", ge=0)
     timesteps: str = key(METHOD, "steps", "noise levels of captioned images: the sampler's own of start_step to end_step, or over all", one_of=("steps", "uniform", "logit_normal", "shifted"))
+    timestep_shift: float = key(METHOD, 1.0, "moves uniform and logit_normal to more noise: s sigma / (1 + (s - 1) sigma)", gt=0)
     num_inference_steps: int = key(METHOD, 28, "steps from noise to image", ge=1)
     guidance_scale: float = key(METHOD, 3.5, "of a base that has guidance distilled, as FLUX.1-dev", ge=0)
+    train_guidance: float = key(METHOD, 0.0, "guidance_scale while captioned images are learned; 0: guidance_scale", ge=0)
     cfg_eta: float = key(METHOD, 4.0, "eta, the strength of the guidance direction source - target")
     noise_scales: list[float] = key(METHOD, [1.0], "beta of the content-preserving schedule, a run each", ge=0, filled=True, by_plan=True)
 
@@ -112,6 +115,9 @@ class Config:
     alpha: float = key(TRAINING, 1.0, "the LoRA acts by alpha / rank", gt=0)
     lr: float = key(TRAINING, 2e-3, "learning rate", gt=0)
     optimizer: str = key(TRAINING, "adamw", "adamw8bit is bitsandbytes'; prodigy finds its rate, lr is then a factor, 1", one_of=("adamw", "adamw8bit", "prodigy"))
+    weight_decay: float = key(TRAINING, 0.01, "of the optimizer, decoupled from its rate as in AdamW", ge=0)
+    max_grad_norm: float = key(TRAINING, 0.0, "gradients beyond this norm, of all weights together, are scaled down to it; 0: none", ge=0)
+    ema_decay: float = key(TRAINING, 0.0, "what is saved is the moving mean of the weights, which keeps this share of itself each step; 0: the last", ge=0, le=0.999999)
     lr_scheduler: str = key(TRAINING, "constant", "how lr falls to the last step, as diffusers names it", one_of=("constant", "linear", "cosine", "constant_with_warmup", "cosine_with_restarts"))
     lr_warmup_steps: int = key(TRAINING, 0, "steps in which lr rises from 0, for all but constant", ge=0)
     batch_size: int = key(TRAINING, 1, "samples a step, of each process", ge=1, le=4096)
@@ -215,7 +221,8 @@ def groups() -> dict[Group, list[str]]:
 
 def of_captions_alone(config: Config) -> list[str]:
     """The keys set in a config that make a difference to methods of captioned images alone."""
-    known = [*groups()[SUBJECT], "timesteps", "train_epochs", "save_per_epochs", "sample_prompts"]
+    known = [*groups()[SUBJECT], "timesteps", "timestep_shift", "train_guidance"]
+    known += ["train_epochs", "save_per_epochs", "sample_prompts"]
     plain = Config()
     return [name for name in known if getattr(config, name) != getattr(plain, name)]
 
@@ -247,6 +254,11 @@ def contradictions(config: Config) -> list[str]:
         )
     if not config.train_epochs:  # else they are not known yet
         faults += warmup_faults(config)
+    if config.timestep_shift != 1 and config.timesteps not in ("uniform", "logit_normal"):
+        faults.append(
+            f"timestep_shift: expected 1, since timesteps is {config.timesteps}, not uniform or logit_normal; "
+            f"found {config.timestep_shift:g}"
+        )
     if config.prior == "base" and not (config.trigger or config.new_token):
         faults.append("trigger: expected the word for the subject, since prior is base; found none")
     if config.optimizer == "prodigy" and config.lr < LEAST_FACTOR:

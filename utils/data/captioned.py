@@ -3,6 +3,7 @@
     NAME/a.png a.txt             a folder with captions beside the images, or in metadata.jsonl
     NAME/10_ohwx man/a.png       sd-scripts' folders: repeats, and the caption of images without any
     NAME.toml                    sd-scripts' dataset config, see utils/data/dataset_toml.py
+    NAME.yaml, .toml, .sh, ...   another trainer's config, see utils/data/foreign/read.py
 
 No image is decoded here and no model loaded: all that is wrong with a dataset is said at once, in one error.
 """
@@ -10,7 +11,7 @@ No image is decoded here and no model loaded: all that is wrong with a dataset i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from utils.data.captions import TRIGGER, CaptionRules
 from utils.data.dataset_options import DatasetOptions, SubsetOptions, of_layers, read_option
 from utils.data.dataset_toml import DatasetTable, SubsetTable, read_tables
 from utils.data.findings import Findings, counted, some_of
+from utils.data.foreign.read import is_foreign
 from utils.errors import UserError, nearest
 from utils.files import SUFFIXES, in_folder
 
@@ -66,7 +68,12 @@ class Captioned:
 
 
 def find_captioned(folder: Path, name: str) -> Path:
-    """The dataset `name` of a folder, NAME or NAME.toml in it; raises `UserError` for neither and both."""
+    """The dataset `name` of a folder, NAME or NAME.toml in it; raises `UserError` for neither and both.
+
+    The whole name of another trainer's config stands for the dataset that this one describes.
+    """
+    if is_foreign(foreign := in_folder(folder, name)):
+        return foreign
     plain, toml = in_folder(folder, name), in_folder(folder, f"{name.removesuffix('.toml')}.toml")
     there = [path for path, is_there in ((plain, plain.is_dir()), (toml, toml.is_file())) if is_there]
     if len(there) > 1:
@@ -80,33 +87,46 @@ def find_captioned(folder: Path, name: str) -> Path:
     )
 
 
-def read_captioned(path: Path, defaults: Mapping[str, Any], trigger: str = "", unsaid: str = "") -> Captioned:
+def read_captioned(
+    path: Path,
+    defaults: Mapping[str, Any],
+    trigger: str = "",
+    unsaid: str = "",
+    resolutions: Sequence[int] = (),
+) -> Captioned:
     """Read a dataset's files, all but the images' pixels.
 
     Args:
-        path: a folder, or a TOML of sd-scripts.
+        path: a folder, a TOML of sd-scripts, or another trainer's config.
         defaults: options by sd-scripts' names, for what the dataset itself does not say.
         trigger: the word that `[trigger]` in captions stands for; "": there is none.
         unsaid: the caption of images in folders where none has any; "": these are faults.
+        resolutions: in place of the defaults' one: every image comes at each; none: that one.
 
     Raises:
         UserError: all that is wrong with the dataset, in one line.
     """
-    is_toml = path.suffix == ".toml" and not path.is_dir()
-    if not is_toml and not path.is_dir():
+    has_tables = (path.suffix == ".toml" and not path.is_dir()) or is_foreign(path)
+    if not has_tables and not path.is_dir():
         beside = [each.name for each in path.parent.glob("*")]
         raise UserError(
             f"{path}: expected a folder of images, or a .toml, found none{nearest(path.name, beside)}"
         )
     findings = Findings()
     base = {name: read_option(name, value) for name, value in defaults.items()}
-    tables = read_tables(path, base, findings) if is_toml else [_table_of_folder(path, base, findings)]
-    read = [_dataset(table, path.parent, unsaid, findings) for table in tables]
+    tables: dict[tuple[str, tuple[int, ...]], DatasetTable] = {}
+    for own in [{**base, "resolution": [side]} for side in resolutions] or [base]:
+        found = read_tables(path, own, findings) if has_tables else [_table_of_folder(path, own, findings)]
+        for table in found:  # one with a resolution of its own is the same each time
+            tables.setdefault((table.place, tuple(table.options.resolution)), table)
+    several = len({place for place, _ in tables}) < len(tables)
+    read = [_dataset(table, path.parent, unsaid, findings, several) for table in tables.values()]
     datasets = tuple(dataset for dataset in read if dataset.subsets)
     if not findings.faults:
         findings.faults += _faults(path, datasets, trigger)
+    findings.faults = list(dict.fromkeys(findings.faults))
     findings.settle()
-    return Captioned(datasets, tuple(findings.notes))
+    return Captioned(datasets, tuple(dict.fromkeys(findings.notes)))
 
 
 # --- folders ---
@@ -146,8 +166,10 @@ def _holds_subsets(folder: Path) -> bool:
 # --- options to images ---
 
 
-def _dataset(table: DatasetTable, beside: Path, unsaid: str, findings: Findings) -> CaptionedDataset:
-    """The images of a dataset's subsets; those left out are noted."""
+def _dataset(
+    table: DatasetTable, beside: Path, unsaid: str, findings: Findings, several: bool
+) -> CaptionedDataset:
+    """The images of a dataset's subsets; those left out are noted. `several`: it comes at several sizes."""
     subsets, seen = [], set()
     for subset in table.subsets:
         options = subset.options
@@ -165,7 +187,8 @@ def _dataset(table: DatasetTable, beside: Path, unsaid: str, findings: Findings)
             continue
         seen.add(where)
         subsets.append(_subset(subset, folder, metadata, unsaid, findings))
-    return CaptionedDataset(table.place, table.options, _balanced(subsets, table.place, findings))
+    place = f"{table.place} at {table.options.size[0]}" if several else table.place
+    return CaptionedDataset(place, table.options, _balanced(subsets, table.place, findings))
 
 
 def _path(place: str, text: str, beside: Path, findings: Findings) -> Path | None:

@@ -33,6 +33,7 @@ from utils.data.dataset_options import (
     read_option,
 )
 from utils.data.findings import Findings
+from utils.data.foreign.read import is_foreign, translate_file
 from utils.errors import nearest
 
 _BOUNDS = ("min_bucket_reso", "max_bucket_reso")
@@ -58,16 +59,16 @@ class DatasetTable:
 
 
 def read_tables(path: Path, defaults: Mapping[str, Any], findings: Findings) -> list[DatasetTable]:
-    """The datasets of a TOML.
+    """The datasets of a TOML, or of another trainer's config.
 
     Args:
-        path: of the TOML.
+        path: of the file.
         defaults: options by name, for what the TOML leaves open.
         findings: get what is wrong: no TOML, an unknown or misplaced key, a value of the wrong type or out of
             bounds, what is refused, nothing to learn from; and notes on what has no effect.
     """
-    content = _parsed(path, findings)
-    if content is None:
+    content = translate_file(path).datasets(findings) if is_foreign(path) else _parsed(path, findings)
+    if content is None or findings.faults:
         return []
     reader = _Reader(path, findings)
     for name in (name for name in content if name not in ("general", "datasets")):

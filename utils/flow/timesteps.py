@@ -33,7 +33,11 @@ def _logit_normal(levels: Tensor, own: Tensor, count: int, generator: Generator)
 
 def _shifted(levels: Tensor, own: Tensor, count: int, generator: Generator) -> Tensor:
     sigma = _logit_normal(levels, own, count, generator)
-    shift = shift_of(levels)
+    return shifted_by(shift_of(levels), sigma)
+
+
+def shifted_by(shift: float, sigma: Tensor) -> Tensor:
+    """Levels moved to more noise, for a shift above 1."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
@@ -60,7 +64,13 @@ TIMESTEPS: dict[str, Draw] = {
 
 
 def draw_sigmas(
-    timesteps: str, levels: Tensor, first: int, last: int, count: int, generator: Generator
+    timesteps: str,
+    levels: Tensor,
+    first: int,
+    last: int,
+    count: int,
+    generator: Generator,
+    shift: float = 1.0,
 ) -> Tensor:
     """Noise levels (count,) of a training step, on the device of `levels`.
 
@@ -70,5 +80,7 @@ def draw_sigmas(
         first, last: step indices between which `steps` draws.
         count: how many.
         generator: on the CPU.
+        shift: of what is drawn, 1 for none.
     """
-    return TIMESTEPS[timesteps](levels, levels[first : last + 1], count, generator).to(levels.device)
+    sigma = TIMESTEPS[timesteps](levels, levels[first : last + 1], count, generator)
+    return (sigma if shift == 1 else shifted_by(shift, sigma)).to(levels.device)

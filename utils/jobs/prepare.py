@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.config.load import load_config
 from utils.config.runs import Run
 from utils.config.schema import KEYS, Config, of_captions_alone
+from utils.data.foreign.read import load_any
 from utils.data.prompts import KNOWN_WORDS, unknown_words
 from utils.errors import UserError
 from utils.jobs.amounts import check_amounts
@@ -48,6 +48,7 @@ class Experiment:
         arguments: of the command line, to be said in commands that come next.
         dry_run, training: whether it only lists, and whether it trains.
         scripts: the way to the scripts' folder from where the command was started.
+        translation: what became of each key of another trainer's config, if it is one; see `table_of`.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class Experiment:
     dry_run: bool = False
     training: bool = False
     scripts: Path = Path()
+    translation: Sequence[str] = ()
 
     @cached_property
     def runs(self) -> Sequence[Run]:
@@ -87,7 +89,8 @@ def prepare(
     listed = "".join(f"\n  {name}: {what}" for name, what in methods.items())
     args = parse_args(argv, f"{description}\nmethods (python_name):{listed}", training)
     scripts = enter_config_folder()
-    config = with_loras_found(load_config(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods()))
+    config, table = load_any(args.c, args.overrides, CONFIG_FOLDER, methods, train_methods())
+    config = with_loras_found(config)
     model_path = resolve_model_path(config.pretrained_model_name_or_path)
     check_fits(config, family_at(model_path))
     if training:
@@ -103,6 +106,7 @@ def prepare(
         dry_run=args.dry_run,
         training=training,
         scripts=scripts,
+        translation=table,
     )
 
 

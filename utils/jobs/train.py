@@ -48,6 +48,8 @@ def train_command(
     experiment = prepare(argv, description, methods, training=True)
     runs = experiment.runs
     check_hub(runs)
+    for line in experiment.translation if experiment.dry_run else experiment.translation[:1]:
+        print(line, flush=True)
     sources = shared({run.name: method_of(run.config.python_name).source.of(run) for run in runs})
     if experiment.dry_run:
         calibrated = [run for run in runs if is_calibrated(run, sources[run.name])]

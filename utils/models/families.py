@@ -166,11 +166,17 @@ def presets() -> dict[str, int]:
 
 _IMAGE_STREAM = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
 _TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
+_DOUBLE = (
+    *(*_IMAGE_STREAM, *_TEXT_STREAM),
+    *(f"{ff}.net.{part}" for ff in ("ff", "ff_context") for part in ("0.proj", "2")),
+    *("norm1.linear", "norm1_context.linear"),
+)
+_SINGLE = (*_IMAGE_STREAM[:3], "proj_mlp", "proj_out", "norm.linear")
 
 # FLUX has no separate cross-attention: double blocks attend jointly over text and image with a set of
 # projections for each stream, single blocks over both with one set (to_q, to_k, to_v; their output projection
 # lies outside attention). So "xattn" is the text stream, the part of attention that text conditions through,
-# and "xattn-strict" its keys and values.
+# and "xattn-strict" its keys and values. "blocks" is every linear of the blocks, as other trainers have it.
 _FLUX1 = Family(
     pipeline="FluxPipeline",
     base="utils.models.flux1:Flux1",
@@ -181,16 +187,13 @@ _FLUX1 = Family(
         "image": _IMAGE_STREAM,
         "xattn": _TEXT_STREAM,
         "xattn-strict": ("attn.add_k_proj", "attn.add_v_proj"),
+        "blocks": tuple(dict.fromkeys((*_DOUBLE, *_SINGLE))),
     },
     blocks=("transformer_blocks", "single_transformer_blocks"),
     lora=LoraNames(
         linears={
-            "transformer_blocks": (
-                *(*_IMAGE_STREAM, *_TEXT_STREAM),
-                *(f"{ff}.net.{part}" for ff in ("ff", "ff_context") for part in ("0.proj", "2")),
-                *("norm1.linear", "norm1_context.linear"),
-            ),
-            "single_transformer_blocks": (*_IMAGE_STREAM[:3], "proj_mlp", "proj_out", "norm.linear"),
+            "transformer_blocks": _DOUBLE,
+            "single_transformer_blocks": _SINGLE,
             "": (
                 *("x_embedder", "context_embedder", "norm_out.linear", "proj_out"),
                 *(

@@ -99,7 +99,7 @@ class CaptionedImages(Source):
             "flip_aug": config.flip,
         }
         unsaid = " ".join(filter(None, (self.name, self.config.class_word)))
-        return read_captioned(self.path, defaults, self.name, unsaid)
+        return read_captioned(self.path, defaults, self.name, unsaid, config.resolutions)
 
     @property
     def name(self) -> str:
@@ -161,7 +161,7 @@ class CaptionedImages(Source):
     def bucketing(self, dataset: CaptionedDataset) -> SizeOf:
         """What gives a dataset's images their sizes: a TOML's own rules, or those of all other images."""
         options = dataset.options
-        if self.path.suffix != ".toml":
+        if self.path.is_dir():
             side = options.size[0]
             return lambda width, height, where: bucket_size(width, height, side, self.multiple, where)
         if not options.enable_bucket:
@@ -232,7 +232,7 @@ class CaptionedImages(Source):
     @property
     def bucketing_in_words(self) -> str:
         """What sizes depend on, beside the datasets' options."""
-        return f"{self.path.suffix == '.toml'} {self.multiple}"
+        return f"{not self.path.is_dir()} {self.multiple}"
 
     def class_caption(self, caption: str) -> str:
         """A caption without the words that name the subject."""

@@ -90,7 +90,8 @@ class CaptionedBatches:
 
         noise = torch.randn(count, *shape, generator=generator)
         bounds = config.start_step, config.end_step
-        sigma = draw_sigmas(config.timesteps, self.levels[step.size], *bounds, count, generator)
+        drawn = self.levels[step.size], *bounds, count, generator, config.timestep_shift
+        sigma = draw_sigmas(config.timesteps, *drawn)
         samples = step.samples[own]
         x_0 = torch.stack([self.latents[each.image.path, step.size, each.flipped] for each in samples])
         captions = [each.caption for each in samples]

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.training.average import Average, restore_means
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Checkpoint:
         rng: state of the global ones, see `rng_state`.
         base: hash of the base model.
         log: hash of losses.jsonl so far, "" where it is not known.
+        averages: see `Average`, adapter by adapter; [] without one.
     """
 
     step: int
@@ -52,6 +54,7 @@ class Checkpoint:
     rng: dict[str, Any]
     base: str
     log: str = ""
+    averages: list[Tensor] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write it in place of the one before, under a hash; raises `UserError` where there is no room."""
@@ -134,6 +137,8 @@ class Learner:
         generator: of the run's own random choices.
         base: hash of the base model.
         idle: weights that do not learn in a step.
+        average: of the weights, where it is what is saved.
+        max_grad_norm: of all weights' gradients together, 0 for any.
     """
 
     weights: Mapping[str, Sequence[Tensor]]
@@ -142,6 +147,8 @@ class Learner:
     generator: Generator
     base: str
     idle: Callable[[int], Sequence[Tensor]] = lambda global_step: ()
+    average: Average | None = None
+    max_grad_norm: float = 0.0
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -152,9 +159,13 @@ class Learner:
         """Take a step by the gradients that are there, with the weights that learn in it."""
         for weight in self.idle(global_step):
             weight.grad = None
+        if self.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.parameters)
 
 
 def take_checkpoint(
@@ -173,6 +184,7 @@ def take_checkpoint(
         rng=rng_state(),
         base=learner.base,
         log=log,
+        averages=[mean.cpu() for mean in learner.average.means] if learner.average else [],
     )
 
 
@@ -191,6 +203,7 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
         for name, own in learner.weights.items():
             for tensor, saved in zip(own, checkpoint.weights[name], strict=True):
                 tensor.data.copy_(saved)
+        restore_means(learner.average, checkpoint.averages)
         learner.optimizer.load_state_dict(checkpoint.optimizer)
         learner.lr_scheduler.load_state_dict({**learner.lr_scheduler.state_dict(), **checkpoint.lr_scheduler})
         learner.generator.set_state(checkpoint.generator)

@@ -80,9 +80,10 @@ class LearnedText:
 
     def velocity(self) -> PromptedVelocity:
         """The base's velocity under prompts as they are encoded now."""
+        guidance = self.config.train_guidance or self.config.guidance_scale
         if not self.words and not self.loras:
-            return PromptedVelocity(self.base, self.embeds, self.config.guidance_scale)
-        return _Velocity(self.base, _Encoded(self), self.config.guidance_scale, self)
+            return PromptedVelocity(self.base, self.embeds, guidance)
+        return _Velocity(self.base, _Encoded(self), guidance, self)
 
     def now(self) -> Embeds:
         """Every prompt's embedding as it is now, without gradients; for pictures."""

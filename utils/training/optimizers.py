@@ -27,34 +27,34 @@ class Kind:
     """A way to step.
 
     Attributes:
-        build: weights, learning rate -> the optimizer.
+        build: weights, learning rate, weight decay -> the optimizer.
         called: its class, as sd-scripts names it in a LoRA's header.
         package: what it needs beside torch, if anything; extra: of this project, which brings it.
     """
 
-    build: Callable[[Weights, float], Optimizer]
+    build: Callable[[Weights, float, float], Optimizer]
     called: str
     package: str = ""
     extra: str = ""
 
 
-def _adamw(weights: Weights, lr: float) -> Optimizer:
+def _adamw(weights: Weights, lr: float, weight_decay: float) -> Optimizer:
     from torch.optim import AdamW
 
     # fused: one call a step; the default loops over hundreds of small matrices, 6 times slower on a CPU
-    return AdamW(weights, lr=lr, fused=True)
+    return AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def _adamw8bit(weights: Weights, lr: float) -> Optimizer:
+def _adamw8bit(weights: Weights, lr: float, weight_decay: float) -> Optimizer:
     from bitsandbytes.optim import AdamW8bit
 
-    return AdamW8bit(weights, lr=lr)
+    return AdamW8bit(weights, lr=lr, weight_decay=weight_decay)
 
 
-def _prodigy(weights: Weights, lr: float) -> Optimizer:
+def _prodigy(weights: Weights, lr: float, weight_decay: float) -> Optimizer:
     from prodigyopt import Prodigy
 
-    return Prodigy(weights, lr=lr, weight_decay=0.01, use_bias_correction=True, safeguard_warmup=True)
+    return Prodigy(weights, lr=lr, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True)
 
 
 OPTIMIZERS: dict[str, Kind] = {
@@ -83,6 +83,6 @@ def optimizer_kind(name: str) -> Kind:
     return kind
 
 
-def build_optimizer(name: str, weights: Weights, lr: float) -> Optimizer:
+def build_optimizer(name: str, weights: Weights, lr: float, weight_decay: float = 0.01) -> Optimizer:
     """The optimizer of a config's key `optimizer` over weights; raises as `optimizer_kind`."""
-    return optimizer_kind(name).build(weights, lr)
+    return optimizer_kind(name).build(weights, lr, weight_decay)

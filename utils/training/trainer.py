@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
+from PIL import Image
 from torch import Tensor
 
 from utils.config.load import save_config
@@ -28,6 +29,7 @@ from utils.models.adapters import adapter_names, adapter_parameters, add_adapter
 from utils.models.base import Base, PromptEmbeds
 from utils.models.identity import base_hash
 from utils.records import recorded
+from utils.training.average import Average, averaged
 from utils.training.batches import Batches
 from utils.training.checkpoints import Checkpoint, Learner, kept_rng, restore, take_checkpoint
 from utils.training.claims import note_saved
@@ -120,15 +122,14 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             save = stop or last or global_step % config.save_per_steps == 0
             log.end_step(global_step, flush=save)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
-                prompts = {prompt: text.now()[prompt] for prompt in batches.sample_prompts}
-                log.picture(sample_grid(run, base, objective.saved, prompts), global_step)
-                base.release_vae()
+                with averaged(learner.average, learner.parameters):
+                    log.picture(_sample(run, base, objective.saved, batches, text), global_step)
 
             # The LoRA so far, and the state that --resume continues from.
             if save:
                 _check_finite(run, learner.parameters, global_step)
                 state = take_checkpoint(learner, global_step, log.seconds, log.means, log.digest)
-                on_main(_save, run, base, objective.saved, text, batches.learned_from, state)
+                on_main(_save, run, base, objective.saved, text, batches.learned_from, state, learner)
             if stop:
                 raise KeyboardInterrupt(f"saved after step {global_step}; --resume continues from there")
         on_main(write_card, run)  # before the record, which says that all is done
@@ -141,6 +142,14 @@ def _backward(losses: Losses, accelerator: Accelerator) -> Iterator[Mapping[str,
         for by_name in losses:
             accelerator.backward(sum(by_name.values()))
             yield by_name
+
+
+def _sample(run: Run, base: Base, adapter: str, batches: Batches[Drawn], text: LearnedText) -> Image.Image:
+    """A grid of pictures of what an adapter has learned."""
+    prompts = {prompt: text.now()[prompt] for prompt in batches.sample_prompts}
+    grid = sample_grid(run, base, adapter, prompts)
+    base.release_vae()
+    return grid
 
 
 def _accelerator(run: Run, base: Base) -> Accelerator:
@@ -165,7 +174,7 @@ def _learner(base: Base, adapters: Sequence[str], text: LearnedText, generator: 
     config = text.config
     weights = {name: adapter_parameters(base.transformer, name) for name in adapters}
     parameters = [weight for own in weights.values() for weight in own]
-    optimizer = build_optimizer(config.optimizer, text.groups(parameters), config.lr)
+    optimizer = build_optimizer(config.optimizer, text.groups(parameters), config.lr, config.weight_decay)
     # linear is (N - step) / N there; older versions had 1 - step / N, the same in float32
     lr_scheduler = get_scheduler(
         config.lr_scheduler,
@@ -174,8 +183,17 @@ def _learner(base: Base, adapters: Sequence[str], text: LearnedText, generator: 
         num_training_steps=config.train_iteration,
     )
     every = {**weights, **text.loras, **text.words}
-    idle = partial(text.idle, parameters)
-    return Learner(every, optimizer, lr_scheduler, generator, base_hash(base.transformer), idle)
+    flat = [weight for own in every.values() for weight in own]
+    return Learner(
+        every,
+        optimizer,
+        lr_scheduler,
+        generator,
+        base_hash(base.transformer),
+        idle=partial(text.idle, parameters),
+        average=Average.of(flat, config.ema_decay) if config.ema_decay else None,
+        max_grad_norm=config.max_grad_norm,
+    )
 
 
 def _check_finite(run: Run, parameters: Sequence[Tensor], global_step: int) -> None:
@@ -223,6 +241,7 @@ def _save(
     text: LearnedText,
     learned_from: list[dict[str, str]],
     state: Checkpoint,
+    learner: Learner,
 ) -> None:
     """The adapter in both formats, what there is to say of it in the header, and the training's state."""
     config = run.config
@@ -230,11 +249,12 @@ def _save(
     metadata = training_metadata(
         run, base.transformer, learned_from, state.step, process_count(), about, called
     )
-    saved = text.saved()
-    save_lora(base.transformer, adapter, run.weights_path(state.step), metadata, **saved)
-    if saved["words"]:
-        write_words(run.words_path(state.step), saved["words"], metadata)
-    save_reference(base.transformer, adapter, run.reference_path(state.step))
+    with averaged(learner.average, learner.parameters):  # no longer: the state's weights are the last ones
+        saved = text.saved()
+        save_lora(base.transformer, adapter, run.weights_path(state.step), metadata, **saved)
+        if saved["words"]:
+            write_words(run.words_path(state.step), saved["words"], metadata)
+        save_reference(base.transformer, adapter, run.reference_path(state.step))
     note_saved(run, state.step)
     state.save(run.state_path)  # last: where it is, the LoRA of its step is
     _remove_earlier(run, state.step)
