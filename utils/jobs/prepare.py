@@ -190,7 +190,7 @@ def list_runs(
         checks: what the real run would check of what it is given, each raising `UserError`; here a line
             says what is missing, as an earlier command may be about to make it.
     """
-    print(f"{len(runs)} {_runs(runs)}, dry run: nothing is made or written")
+    print(f"{len(runs)} run{'s' * (len(runs) != 1)}, dry run: nothing is made or written")
     for run in runs:
         print(run.name)
         for what, path in paths(run).items():
@@ -295,7 +295,3 @@ def run_all(
         print(f"[{number}/{len(runs)}] {run.name}", flush=True)
         outcomes[run.name] = attempt(run, work)
     return summarize(runs, outcomes, closing)
-
-
-def _runs(runs: Sequence[Run]) -> str:
-    return "run" if len(runs) == 1 else "runs"
