@@ -15,7 +15,7 @@ BAD_KEYS: dict[str, tuple[str, ...]] = {
     "rank=many": ("rank: expected a whole number", "'many'"),
     "end_step=4": ("start_step, end_step", "<= 3", "found 0 and 4"),
     "python_name=train_imag": ("python_name: expected one of", "train_image", "'train_imag'"),
-    "train_method=ful": ("train_method: expected one of full, image", "'ful'"),
+    "train_method=ful": ("train_method: expected one of blocks, full, image", "'ful'"),
     "base=minni": ("base 'minni'", "did you mean 'mini'", "there are: mini"),
     "pretrained_model_name_or_path=/no/model": ("pretrained_model_name_or_path", "'/no/model'"),
     "datasets=agee": ("datasets/agee/source", "did you mean 'age'", "age, smile"),
