@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from utils.models.families import FAMILIES, LoraNames
+from utils.models.families import FAMILIES
+from utils.models.family import LoraNames
 from utils.models.text_names import TextEncoder
 
 T = TypeVar("T")
