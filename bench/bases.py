@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config,
 from utils.config.schema import Config
 from utils.machine import REPOSITORY, resolve_device, resolve_model_path
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.base import Base, load_base_model
+from utils.models.base import Base, PromptEmbeds, load_base_model
 from utils.models.compiling import compile_blocks
 from utils.models.flux1 import PARTS, Flux1
 from utils.models.quantization import quantize
@@ -54,6 +54,23 @@ class Shape:
     vae: tuple[int, int, int, int] = (128, 256, 512, 512)
     vae_layers: int = 2
     vae_groups: int = 32
+
+    def build(self) -> FluxTransformer2DModel:
+        """The transformer alone, as `build_transformer`."""
+        return build_transformer(self)
+
+    def base(self, transformer: FluxTransformer2DModel, dtype: torch.dtype) -> Base:
+        """A base of the transformer alone, on the CPU."""
+        return Flux1("shapes", torch.device("cpu"), dtype, parts={"transformer": transformer})
+
+    def embeds(self, length: int, dtype: torch.dtype) -> PromptEmbeds:
+        """Of one prompt of `length` tokens."""
+        return PromptEmbeds(
+            {
+                "prompt_embeds": torch.zeros(1, length, self.t5, dtype=dtype),
+                "pooled_prompt_embeds": torch.zeros(1, self.clip, dtype=dtype),
+            }
+        )
 
 
 FLUX_DEV = Shape()

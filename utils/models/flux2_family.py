@@ -81,5 +81,6 @@ FLUX2 = Family(
     },
     blocks=("transformer_blocks", "single_transformer_blocks"),
     lora=_NAMES,
+    presets={"flux2_klein_4b": 24, "flux2_klein_4b_16gb": 16, "flux2_klein_4b_12gb": 12},
     tags=("flux2",),
 )
