@@ -50,7 +50,9 @@ class Flux2Shape:
     def embeds(self, length: int, dtype: torch.dtype) -> PromptEmbeds:
         """Of one prompt of `length` tokens."""
         names = ("prompt_embeds", "negative_prompt_embeds")
-        return PromptEmbeds({name: torch.zeros(1, length, len(LAYERS) * self.text, dtype=dtype) for name in names})
+        return PromptEmbeds(
+            {name: torch.zeros(1, length, len(LAYERS) * self.text, dtype=dtype) for name in names}
+        )
 
 
 KLEIN_4B = Flux2Shape()

@@ -88,7 +88,9 @@ def needs(config: Config, shape: Sizes | None = None) -> dict[str, int]:
         config: gives quantization, resolution, rank, passes, checkpointing and the sizes of batches.
         shape: of the base; None: what its presets are for, FLUX.1-dev if it is none.
     """
-    shape = shape or next((own for name, own in SIZES.items() if config.base in FAMILIES[name].presets), FLUX_DEV)
+    shape = shape or next(
+        (own for name, own in SIZES.items() if config.base in FAMILIES[name].presets), FLUX_DEV
+    )
     dtype = getattr(torch, config.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _as_on_cuda():
         transformer = _transformer(shape, config, dtype)

@@ -1,8 +1,8 @@
 """A miniature FLUX.2 [klein] with random weights, in the standard diffusers folder layout.
 
-Every part has the class and topology of FLUX.2-klein-base-4B's config, with small numbers: fused single blocks,
-shared modulation, no guidance embedding, 32 latent channels with running statistics, Qwen3 with grouped heads
-and as many layers as are looked at. 32 x 32 pixels: 2 x 2 latents of 128 channels, 4 image tokens.
+Every part has the class and topology of FLUX.2-klein-base-4B's config, with small numbers: fused single
+blocks, shared modulation, no guidance embedding, 32 latent channels with running statistics, Qwen3 with
+grouped heads and as many layers as are looked at. 32 x 32 pixels: 2 x 2 latents of 128 channels, 4 image tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
 )
 SEQUENCE_LENGTH = 96  # the chat's own letters are as many tokens

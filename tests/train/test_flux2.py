@@ -102,7 +102,10 @@ def test_a_lora_of_another_family_is_one_line_that_names_both(script: Script, mi
     ("command", "overrides"),
     [
         ("train_image_real_script", ("python_name=train_image_real", "source_folder=source")),
-        ("train_image_script", ("python_name=train_image_sliders", "gradient_checkpointing=1", "calibrate=2")),
+        (
+            "train_image_script",
+            ("python_name=train_image_sliders", "gradient_checkpointing=1", "calibrate=2"),
+        ),
     ],
 )
 def test_other_methods_train(script: Script, command: str, overrides: tuple[str, ...]) -> None:

@@ -103,7 +103,7 @@ class Config:
     end_step: int = key(METHOD, 27, "last one; left out everywhere, the last step", ge=0)
     timesteps: str = key(METHOD, "steps", "noise levels of captioned images: the sampler's own of start_step to end_step, or over all", one_of=("steps", "uniform", "logit_normal", "shifted"))
     num_inference_steps: int = key(METHOD, 28, "steps from noise to image", ge=1)
-    guidance_scale: float = key(METHOD, 3.5, "of a base that has guidance distilled, as FLUX.1-dev", ge=0)
+    guidance_scale: float = key(METHOD, 3.5, "of a base that has guidance distilled, as FLUX.1-dev; of true guidance, as FLUX.2 has it, in sampling alone", ge=0)
     cfg_eta: float = key(METHOD, 4.0, "eta, the strength of the guidance direction source - target")
     noise_scales: list[float] = key(METHOD, [1.0], "beta of the content-preserving schedule, a run each", ge=0, filled=True, by_plan=True)
 

@@ -78,7 +78,7 @@ def module_at(stem: str, whose: LoraNames | None = None) -> Module | None:
 
     Args:
         stem: of a key.
-        whose: the family whose original code it may be of, as `original_of` says; None: the first that has it.
+        whose: the family whose original code it may be of, as `original_of` says; None: any that has it.
     """
     if module := text_module(stem):
         return module
@@ -101,7 +101,9 @@ def original_of(sizes: Mapping[str, tuple[int, int] | None]) -> LoraNames | None
     """
     bodies = {_without_prefix(stem)[1].replace(".", "_"): size for stem, size in sizes.items()}
     every = original_names()
-    of_original = {flat: size for flat, size in bodies.items() if any(_original(names, flat) for names in every)}
+    of_original = {
+        flat: size for flat, size in bodies.items() if any(_original(names, flat) for names in every)
+    }
     linears = [linear for flat in bodies if (linear := _linear(flat))]
     return next(
         (
