@@ -90,7 +90,10 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Base:
     Raises:
         UserError: for a device that is not there, or a model that is not complete, or not of FLUX.1.
     """
-    _check_family(next((each for each in FAMILIES.values() if config.base in each.presets), Flux1.family))
+    presets = {preset: each for each in FAMILIES.values() for preset in each.presets}
+    for preset in presets:
+        if config.base.startswith(preset):
+            _check_family(presets[preset])
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
     torch.set_float32_matmul_precision("high")  # as the scripts do
     if not random_weights:

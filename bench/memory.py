@@ -31,7 +31,6 @@ from utils.errors import run_cli
 from utils.flow.passes import Objective, PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
 from utils.models.base import Base
-from utils.models.families import FAMILIES
 from utils.models.lora_layer import acting
 from utils.models.quantization import block_linears
 from utils.models.velocity import PromptedVelocity, Velocity
@@ -39,8 +38,9 @@ from utils.report.tables import markdown_table
 from utils.training.methods import build_objective
 
 Sizes = Shape | Flux2Shape
-SIZES: dict[str, Sizes] = {"flux1": FLUX_DEV, "flux2": KLEIN_4B}
-"""Of each family's base that has presets."""
+SIZES: dict[str, Sizes] = {"flux_dev": FLUX_DEV, "flux2_klein_4b": KLEIN_4B}
+"""By what the names of bases begin with."""
+
 BLOCK = 512  # bytes; what CUDA's allocator gives is a multiple
 # quantization -> bytes a weight, and how many weights share a 4-byte scale; 0: those of a row
 PACKED = {"nf4": (0.5, 64), "int8": (1.0, 0), "fp8": (1.0, 0)}
@@ -86,11 +86,10 @@ def needs(config: Config, shape: Sizes | None = None) -> dict[str, int]:
 
     Args:
         config: gives quantization, resolution, rank, passes, checkpointing and the sizes of batches.
-        shape: of the base; None: what its presets are for, FLUX.1-dev if it is none.
+        shape: of the base; None: by its name, FLUX.1-dev's for one that SIZES lacks.
     """
-    shape = shape or next(
-        (own for name, own in SIZES.items() if config.base in FAMILIES[name].presets), FLUX_DEV
-    )
+    named = (sizes for base, sizes in SIZES.items() if config.base.startswith(base))
+    shape = shape or next(named, FLUX_DEV)
     dtype = getattr(torch, config.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _as_on_cuda():
         transformer = _transformer(shape, config, dtype)

@@ -2,7 +2,7 @@
 
 Every part has the class and topology of FLUX.2-klein-base-4B's config, with small numbers: fused single
 blocks, shared modulation, no guidance embedding, 32 latent channels with running statistics, Qwen3 with
-grouped heads and as many layers as are looked at. 32 x 32 pixels: 2 x 2 latents of 128 channels, 4 image tokens.
+grouped heads and as many layers as are looked at. 32 x 32 pixels: 2 x 2 latents of 128 channels.
 """
 
 from __future__ import annotations

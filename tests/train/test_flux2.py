@@ -90,6 +90,11 @@ def test_trained_loaded_by_stock_and_sampled(script: Script, site: Path) -> None
     with Image.open(next(Path("output/eval").rglob("6666/*.png"))) as picture:
         assert picture.size == (32, 32)
 
+    # A photograph, without an inversion that is trained.
+    photograph = ("python_name=train_image_real", "inversion=flowedit", f"semantic_lora_path={lora}")
+    status, _, err = script("gen_image_real_script", *SETTINGS, *photograph)
+    assert status == 0, err
+
 
 def test_a_lora_of_another_family_is_one_line_that_names_both(script: Script, mini_flux: Path) -> None:
     lora = trained(script)
@@ -101,14 +106,25 @@ def test_a_lora_of_another_family_is_one_line_that_names_both(script: Script, mi
 @pytest.mark.parametrize(
     ("command", "overrides"),
     [
-        ("train_image_real_script", ("python_name=train_image_real", "source_folder=source")),
+        ("train_image_real_script", ["python_name=train_image_real", "batch_size=2"]),
         (
             "train_image_script",
-            ("python_name=train_image_sliders", "gradient_checkpointing=1", "calibrate=2"),
+            ["python_name=train_image_sliders", "gradient_checkpointing=1", "calibrate=1"],
         ),
+        ("train_subject_script", ["python_name=train_subject", "datasets=dog", "cache_folder=cache"]),
+        ("train_slider_text_script", ["python_name=slider_text", "datasets=fat"]),
     ],
 )
-def test_other_methods_train(script: Script, command: str, overrides: tuple[str, ...]) -> None:
+def test_other_methods_train(
+    script: Script, site: Path, monkeypatch: pytest.MonkeyPatch, command: str, overrides: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(TRAIN.parent / "slider_text"))
+    (site / "datasets/dog").mkdir()
+    shutil.copy(site / "datasets/age/source/0.png", site / "datasets/dog")
+    (site / "datasets/dog/0.txt").write_text("a dog")
+    fields = ("target: a cat", "positive: a fat cat", "unconditional: a cat", "neutral: a cat")
+    more = ("action: enhance", "guidance_scale: 4", "resolution: 32", "batch_size: 1")
+    (site / "datasets/fat.yaml").write_text("- " + "\n  ".join([*fields, *more]) + "\n")
     status, _, err = script(command, *SETTINGS, *overrides)
     assert status == 0, err
     assert list(Path("output/models").rglob("*2epoch.safetensors"))
