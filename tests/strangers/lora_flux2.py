@@ -112,6 +112,6 @@ def text_that_learns(folder: Path) -> None:
         except UserError as error:
             said = str(error)
         assert said.startswith(
-            f"{next(iter(keys))}: expected a base whose text encoders can learn, FluxPipeline"
+            f"{next(iter(keys))}: expected a base whose text encoders can learn, such as of FluxPipeline"
         )
         assert said.endswith("found Flux2KleinPipeline")

@@ -25,7 +25,7 @@ from utils.jobs.amounts import check_amounts
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
 from utils.machine import REPOSITORY, heavy_imports, launched, resolve_device, resolve_model_path
-from utils.models.families import FAMILIES, family_at, train_methods
+from utils.models.families import family_at, train_methods
 from utils.models.family import Family
 from utils.names import find_lora
 from utils.training.methods import method_of
@@ -138,12 +138,7 @@ def check_fits(config: Config, family: Family | None) -> None:
             if pixels := getattr(config, side):
                 family.check_size(pixels, side)
         family.linears(config.train_method)
-        for key in ("new_token", "text_rank"):
-            if getattr(config, key) and not family.lora.text:
-                able = " or ".join(each.pipeline for each in FAMILIES.values() if each.lora.text)
-                raise UserError(
-                    f"{key}: expected a base whose text encoders can learn, {able}, found {family.pipeline}"
-                )
+        family.check_learned_text([key for key in ("new_token", "text_rank") if getattr(config, key)])
 
 
 def enter_config_folder() -> Path:

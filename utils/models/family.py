@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from utils.errors import UserError, nearest
@@ -70,6 +70,14 @@ class Family:
         """Raise `UserError` for an image side that the family can't have; `where` it stands."""
         if pixels <= 0 or pixels % self.pixel_multiple:
             raise UserError(f"{where}: expected a multiple of {self.pixel_multiple}, found {pixels}")
+
+    def check_learned_text(self, keys: Sequence[str]) -> None:
+        """Raise `UserError` if there are keys of what is learned in text encoders, and none that can learn."""
+        if keys and not self.lora.text:
+            raise UserError(
+                f"{keys[0]}: expected a base whose text encoders can learn, such as of FluxPipeline, "
+                f"found {self.pipeline}"
+            )
 
     def linears(self, train_method: str) -> tuple[str, ...]:
         """Ends of the names of the linears that a train_method trains; `UserError` for an unknown one."""
