@@ -72,7 +72,7 @@ class Family:
             raise UserError(f"{where}: expected a multiple of {self.pixel_multiple}, found {pixels}")
 
     def check_learned_text(self, keys: Sequence[str]) -> None:
-        """Raise `UserError` if there are keys of what is learned in text encoders, and none that can learn."""
+        """Raise `UserError` for keys of what is learned in text encoders, where none can learn."""
         if keys and not self.lora.text:
             raise UserError(
                 f"{keys[0]}: expected a base whose text encoders can learn, such as of FluxPipeline, "
