@@ -15,10 +15,13 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from utils.config.schema import Config
+from utils.errors import UserError
 from utils.machine import REPOSITORY, resolve_device, resolve_model_path
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.base import Base, load_base_model
+from utils.models.base import Base, PromptEmbeds, load_base_model
 from utils.models.compiling import compile_blocks
+from utils.models.families import FAMILIES
+from utils.models.family import Family
 from utils.models.flux1 import PARTS, Flux1
 from utils.models.quantization import quantize
 
@@ -55,6 +58,23 @@ class Shape:
     vae_layers: int = 2
     vae_groups: int = 32
 
+    def build(self) -> FluxTransformer2DModel:
+        """The transformer alone, as `build_transformer`."""
+        return build_transformer(self)
+
+    def base(self, transformer: FluxTransformer2DModel, dtype: torch.dtype) -> Base:
+        """A base of the transformer alone, on the CPU."""
+        return Flux1("shapes", torch.device("cpu"), dtype, parts={"transformer": transformer})
+
+    def embeds(self, length: int, dtype: torch.dtype) -> PromptEmbeds:
+        """Of one prompt of `length` tokens."""
+        return PromptEmbeds(
+            {
+                "prompt_embeds": torch.zeros(1, length, self.t5, dtype=dtype),
+                "pooled_prompt_embeds": torch.zeros(1, self.clip, dtype=dtype),
+            }
+        )
+
 
 FLUX_DEV = Shape()
 
@@ -68,13 +88,18 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Base:
         shape: of a random base.
 
     Raises:
-        UserError: for a device that is not there, or a model that is not complete.
+        UserError: for a device that is not there, or a model that is not complete, or not of FLUX.1.
     """
+    presets = {preset: each for each in FAMILIES.values() for preset in each.presets}
+    for preset in presets:
+        if config.base.startswith(preset):
+            _check_family(presets[preset])
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
     torch.set_float32_matmul_precision("high")  # as the scripts do
     if not random_weights:
         path = resolve_model_path(config.pretrained_model_name_or_path)
         loaded = load_base_model(path, device, dtype, config.quantization)
+        _check_family(loaded.family)
         parts = {name: loaded.part(name) for name in PARTS}
     else:
         pipeline = random_pipeline(shape, device, dtype)
@@ -83,6 +108,12 @@ def load_base(config: Config, random_weights: bool, shape: Shape) -> Base:
     if config.compile:
         compile_blocks(parts["transformer"])
     return kept(parts, device, dtype)
+
+
+def _check_family(family: Family) -> None:
+    """Raise `UserError` for a family that the plain loop, which is FLUX.1's, can't be timed against."""
+    if family is not Flux1.family:
+        raise UserError(f"base: expected one of {Flux1.family.pipeline} to time, found {family.pipeline}")
 
 
 @dataclass

@@ -23,21 +23,24 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.bases import FLUX_DEV, Shape, build_transformer, default_dtype
+from bench.bases import FLUX_DEV, Shape, default_dtype
+from bench.flux2_shape import KLEIN_4B, Flux2Shape
 from bench.options import parse
 from utils.config.schema import Config
 from utils.errors import run_cli
 from utils.flow.passes import Objective, PairBatch
 from utils.models.adapters import adapter_parameters, add_adapter
-from utils.models.base import Base, PromptEmbeds
-from utils.models.flux1 import Flux1
+from utils.models.base import Base
 from utils.models.lora_layer import acting
 from utils.models.quantization import block_linears
 from utils.models.velocity import PromptedVelocity, Velocity
 from utils.report.tables import markdown_table
 from utils.training.methods import build_objective
 
-CPU = torch.device("cpu")
+Sizes = Shape | Flux2Shape
+SIZES: dict[str, Sizes] = {"flux_dev": FLUX_DEV, "flux2_klein_4b": KLEIN_4B}
+"""By what the names of bases begin with."""
+
 BLOCK = 512  # bytes; what CUDA's allocator gives is a multiple
 # quantization -> bytes a weight, and how many weights share a 4-byte scale; 0: those of a row
 PACKED = {"nf4": (0.5, 64), "int8": (1.0, 0), "fp8": (1.0, 0)}
@@ -78,24 +81,20 @@ class Alive(TorchDispatchMode):
         self.now -= self._known.pop(key, 0)
 
 
-def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
+def needs(config: Config, shape: Sizes | None = None) -> dict[str, int]:
     """Bytes that a config's base, training and sampling need, the transformer alone in memory.
 
     Args:
         config: gives quantization, resolution, rank, passes, checkpointing and the sizes of batches.
-        shape: of the base.
+        shape: of the base; None: by its name, FLUX.1-dev's for one that SIZES lacks.
     """
+    named = (sizes for base, sizes in SIZES.items() if config.base.startswith(base))
+    shape = shape or next(named, FLUX_DEV)
     dtype = getattr(torch, config.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, _as_on_cuda():
         transformer = _transformer(shape, config, dtype)
         found = {"the base": alive.now}
-        base = Flux1("shapes", CPU, dtype, parts={"transformer": transformer})
-        embeds = PromptEmbeds(
-            {
-                "prompt_embeds": torch.zeros(1, config.max_sequence_length, shape.t5, dtype=dtype),
-                "pooled_prompt_embeds": torch.zeros(1, shape.clip, dtype=dtype),
-            }
-        )
+        base, embeds = shape.base(transformer, dtype), shape.embeds(config.max_sequence_length, dtype)
         model = Velocity(base, embeds, config.guidance_scale)
         objective = build_objective(config.python_name, config.cfg_eta, 1.0, config.joint_passes)
         trained = PromptedVelocity(base, {"": embeds}, config.guidance_scale)
@@ -108,9 +107,9 @@ def needs(config: Config, shape: Shape = FLUX_DEV) -> dict[str, int]:
     return found
 
 
-def _transformer(shape: Shape, config: Config, dtype: torch.dtype) -> Any:
+def _transformer(shape: Sizes, config: Config, dtype: torch.dtype) -> Any:
     with default_dtype(dtype):
-        transformer: Any = build_transformer(shape)
+        transformer: Any = shape.build()
     transformer.requires_grad_(False).eval()
     if config.quantization != "none":
         for name, linear in block_linears(transformer).items():
@@ -192,7 +191,7 @@ def _as_on_cuda() -> Iterator[None]:
         acting.cache_clear()
 
 
-def main(argv: Sequence[str] | None = None, shape: Shape = FLUX_DEV) -> int:
+def main(argv: Sequence[str] | None = None, shape: Sizes | None = None) -> int:
     """Compute and print; 0 as the exit status."""
     options = parse(argv, "bench.memory", __doc__ or "")
     config = options.config("train_image")

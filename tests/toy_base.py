@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from utils.models.base import Base, PromptEmbeds, scheduler_sigmas
-from utils.models.families import Family, LoraNames
+from utils.models.family import Family, LoraNames
 from utils.models.quantization import quantize
 
 LETTERS = 32

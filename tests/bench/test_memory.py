@@ -10,6 +10,7 @@ import torch
 
 from bench import memory
 from bench.bases import add_random_lora, build_transformer
+from bench.flux2_shape import Flux2Shape
 from tests.bench.mini_shape import MINI_SHAPE
 from tests.conftest import MINI_SEQUENCE_LENGTH
 from utils.config.schema import Config
@@ -17,6 +18,9 @@ from utils.models.base import Base
 from utils.models.velocity import Velocity
 
 NARROW = {"resolution": 32, "max_sequence_length": 12, "rank": 2, "device": "cpu", "batch_size_gen": 2}
+
+
+MINI_FLUX2 = Flux2Shape(double_blocks=1, single_blocks=1, heads=2, head_size=16, axes=(4, 4, 4, 4), text=8)
 
 
 def needs(**keys: object) -> dict[str, int]:
@@ -42,6 +46,15 @@ def test_memory_follows_the_settings() -> None:
     fp8, nf4 = (needs(quantization=name)["the base"] for name in ("fp8", "nf4"))
     assert nf4 < fp8 < plain["the base"]
     assert needs(batch_size_gen=4)["sampling"] > plain["sampling"]
+
+
+def test_memory_of_true_guidance_is_that_of_two_velocities() -> None:
+    keys = {**NARROW, "batch_size_gen": 64, "max_sequence_length": 64}
+    config = replace(Config(), **keys, base="flux2_klein_4b")
+    plain, guided = (
+        memory.needs(replace(config, guidance_scale=scale), MINI_FLUX2)["sampling"] for scale in (1.0, 4.0)
+    )
+    assert 1.5 * plain < guided < 2.5 * plain
 
 
 def test_no_tensor_without_values_stays_behind(mini_flux_loaded: Base) -> None:

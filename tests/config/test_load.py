@@ -98,6 +98,8 @@ def test_the_last_step_follows_num_inference_steps_unless_given(folder: Path) ->
     assert load_config("study", [], folder).end_step == 7
     assert load_config("study", ["num_inference_steps=20"], folder).end_step == 19
     assert load_config("study", ["end_step=3"], folder).end_step == 3
+    assert load_config("study", ["end_step=-1", "num_inference_steps=20"], folder).end_step == 19
+    assert load_config("study", ["end_step=-1"], folder).end_step == 7
 
 
 def test_a_reference_yaml_loads_unchanged(folder: Path) -> None:

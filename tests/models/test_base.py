@@ -97,9 +97,13 @@ def test_a_family_is_found_by_its_classes(mini_flux: Path, mini_flux_loaded: Bas
     assert family_at(str(mini_flux)) is FAMILIES["flux1"] is family_of(mini_flux_loaded.transformer)
     assert family_at("owner/name") is None
     assert mini_flux_loaded.family is FAMILIES["flux1"]
-    with pytest.raises(UserError, match=r"expected a pipeline of FluxPipeline, found 'FluxPipelin'"):
+    with pytest.raises(
+        UserError, match=r"a pipeline of Flux2KleinPipeline, FluxPipeline, found 'FluxPipelin'"
+    ):
         family_named("FluxPipelin")
-    with pytest.raises(UserError, match="expected one of FluxTransformer2DModel, found Linear"):
+    with pytest.raises(
+        UserError, match="expected one of FluxTransformer2DModel, Flux2Transformer2DModel, found Linear"
+    ):
         family_of(torch.nn.Linear(1, 1))
 
 
@@ -119,7 +123,9 @@ def test_a_hub_id_in_the_cache_is_known_before_it_is_loaded(tmp_path: Path, monk
 def test_a_folder_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     index = tmp_path / "model_index.json"
     index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(UserError, match=r"expected a pipeline of FluxPipeline, found 'StableDiffusionP"):
+    with pytest.raises(
+        UserError, match=r"a pipeline of Flux2KleinPipeline, FluxPipeline, found 'StableDiffusionP"
+    ):
         load_base_model(str(tmp_path), CPU, torch.float32)
     index.write_text("{}")
     with pytest.raises(UserError, match=r"model_index.json: expected a diffusers model_index.json, found"):

@@ -11,21 +11,32 @@ import torch
 from tests.conftest import TRAIN
 from utils.config.load import load_config
 from utils.config.schema import Config, choices
-from utils.models.families import presets
+from utils.models.families import presets_beside
 from utils.models.memory import BITS, out_of_memory
 
 PLAIN = "gradient_checkpointing=1 or joint_passes=0"
 
 
-def test_every_preset_is_there_and_smaller_than_the_one_before() -> None:
-    configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in presets()]
-    assert [*presets().values()] == sorted(presets().values(), reverse=True)
-    sizes = [(BITS[config.quantization], not config.gradient_checkpointing) for config in configs]
+@pytest.mark.parametrize(
+    ("first", "model"),
+    [
+        ("flux_dev", "black-forest-labs/FLUX.1-dev"),
+        ("flux2_klein_4b", "black-forest-labs/FLUX.2-klein-base-4B"),
+    ],
+)
+def test_every_preset_is_there_and_smaller_than_the_one_before(first: str, model: str) -> None:
+    presets = presets_beside(first)
+    configs = [load_config("train_image", [f"base={base}"], TRAIN / "config") for base in presets]
+    assert [*presets.values()] == sorted(presets.values(), reverse=True)
+    sizes = [
+        (BITS[config.quantization], not config.gradient_checkpointing, config.joint_passes)
+        for config in configs
+    ]
     assert set(BITS) == set(choices("quantization"))
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
     for config in configs:
-        assert config.pretrained_model_name_or_path == "black-forest-labs/FLUX.1-dev"
+        assert config.pretrained_model_name_or_path == model
         assert (config.resolution, config.rank, config.train_iteration) == (512, 16, 500)
 
 
@@ -40,6 +51,9 @@ def test_every_preset_is_there_and_smaller_than_the_one_before() -> None:
         ("flux_dev_12gb", 12, "a smaller resolution", []),
         ("flux_dev", 40, "base=flux_dev_12gb", ["quantization=nf4"]),
         ("flux_dev_24gb", 24, "base=flux_dev_12gb", ["gradient_checkpointing=1"]),
+        ("flux2_klein_4b", 17, "base=flux2_klein_4b_16gb", []),
+        ("flux2_klein_4b_16gb", 16, "base=flux2_klein_4b_12gb", []),
+        ("flux2_klein_4b_12gb", 8, "batch_size_gen=1 or a smaller resolution", []),
         ("mine", 12, f"{PLAIN} or batch_size_gen=1 or a smaller resolution", []),
     ],
 )
@@ -49,7 +63,7 @@ def test_advice_is_the_next_preset_that_fits(
     properties = SimpleNamespace(total_memory=has * 1e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     config = replace(Config(), base=base)
-    if base in presets():
+    if base != "mine":
         config = load_config("train_image", [f"base={base}", *overrides], TRAIN / "config")
     line = out_of_memory(config, torch.device("cuda", 0))
     assert line == f"out of memory with base={base} on a card of {has:.0f} GB; {advice} needs less"

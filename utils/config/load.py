@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from utils.config.schema import KEYS, Config, coerce, contradictions
+from utils.config.schema import KEYS, LAST_STEP, Config, coerce, contradictions
 from utils.config.yaml_files import find_yaml, load_yaml, shorten
 from utils.config.yaml_text import parse_yaml
 from utils.errors import UserError, nearest
@@ -160,8 +160,9 @@ def _build(
             faults.append(f"{origin[key]}: {key}: {error}")
 
     # What keys say together, and what only the caller knows.
-    if "num_inference_steps" in values:
-        values.setdefault("end_step", values["num_inference_steps"] - 1)
+    plain = Config()
+    if values.get("end_step", LAST_STEP if "num_inference_steps" in values else plain.end_step) == LAST_STEP:
+        values["end_step"] = values.get("num_inference_steps", plain.num_inference_steps) - 1
     config = _structured(values, faults)
     if not faults:
         faults.extend(contradictions(config))

@@ -38,6 +38,8 @@ PHOTOGRAPHS = Group("photographs", "edits of real images")
 MEASURING = Group(
     "measuring", 'weights are a local path or a hub id, "" goes without', measured=True, shared=True
 )
+LAST_STEP = -1
+"""end_step, in a YAML and on the command line, for the last of num_inference_steps."""
 LEAST_FACTOR = 0.1
 """Of lr where it is a factor on a rate that the optimizer finds."""
 SEED: dict[str, Any] = {"ge": 0, "le": 2**62}
@@ -101,11 +103,11 @@ class Config:
     python_name: str = key(METHOD, "train_image", "the method, by its script's name", by_plan=True)
     config_name: str = key(METHOD, "base", "a label of your own in the names of runs", by_plan=True, **A_NAME)
     start_step: int = key(METHOD, 0, "first step index drawn in training, of num_inference_steps", ge=0)
-    end_step: int = key(METHOD, 27, "last one; left out everywhere, the last step", ge=0)
+    end_step: int = key(METHOD, 27, "last one; left out everywhere, or -1, the last step", ge=LAST_STEP)
     timesteps: str = key(METHOD, "steps", "noise levels of captioned images: the sampler's own of start_step to end_step, or over all", one_of=("steps", "uniform", "logit_normal", "shifted"))
     timestep_shift: float = key(METHOD, 1.0, "moves uniform and logit_normal to more noise: s sigma / (1 + (s - 1) sigma)", gt=0)
     num_inference_steps: int = key(METHOD, 28, "steps from noise to image", ge=1)
-    guidance_scale: float = key(METHOD, 3.5, "of a base that has guidance distilled, as FLUX.1-dev", ge=0)
+    guidance_scale: float = key(METHOD, 3.5, "of a base that has guidance distilled, as FLUX.1-dev; of true guidance, as FLUX.2 has it, in sampling alone", ge=0)
     train_guidance: float = key(METHOD, 0.0, "guidance_scale while captioned images are learned; 0: guidance_scale", ge=0)
     cfg_eta: float = key(METHOD, 4.0, "eta, the strength of the guidance direction source - target")
     noise_scales: list[float] = key(METHOD, [1.0], "beta of the content-preserving schedule, a run each", ge=0, filled=True, by_plan=True)

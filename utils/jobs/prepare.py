@@ -25,7 +25,8 @@ from utils.jobs.amounts import check_amounts
 from utils.jobs.cli import parse_args
 from utils.jobs.outcomes import AnyRun, Outcome, attempt, summarize
 from utils.machine import REPOSITORY, heavy_imports, launched, resolve_device, resolve_model_path
-from utils.models.families import Family, family_at, train_methods
+from utils.models.families import family_at, train_methods
+from utils.models.family import Family
 from utils.names import find_lora
 from utils.training.methods import method_of
 from utils.training.optimizers import optimizer_kind
@@ -141,6 +142,7 @@ def check_fits(config: Config, family: Family | None) -> None:
             if pixels := getattr(config, side):
                 family.check_size(pixels, side)
         family.linears(config.train_method)
+        family.check_learned_text([key for key in ("new_token", "text_rank") if getattr(config, key)])
 
 
 def enter_config_folder() -> Path:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from utils.errors import UserError
 from utils.lora.names import TRANSFORMER, by_part
-from utils.models.families import FAMILIES, Family
+from utils.models.families import FAMILIES
+from utils.models.family import Family
 
 if TYPE_CHECKING:
     from utils.lora.files import LoraFile

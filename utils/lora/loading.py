@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ def load_lora(
             f"{path}: expected a LoRA of the transformer alone here, found one of {found}, too; "
             "python -m utils.lora convert IN OUT --to diffusers --skip-text-encoder leaves it out"
         )
+    _check_family(path, file.metadata, own, transformer)
     _add(transformer, path, adapter_name, own, "model")
     return file.metadata
 
@@ -99,6 +100,20 @@ def text_use(path: Path) -> tuple[bool, bool]:
     modules = [module for stem in stems if (module := module_at(stem))]
     of_text = any(module.part != TRANSFORMER for module in modules)
     return of_text, any(key.startswith(BUNDLED) for key in keys)
+
+
+def _check_family(path: Path, metadata: Mapping[str, str], linears: Iterable[str], model: nn.Module) -> None:
+    """Raise `UserError` for a LoRA of another family than the transformer's, by its header or its linears."""
+    from utils.lora.metadata import BASE_FAMILY
+    from utils.lora.names import families_of
+    from utils.models.families import FAMILIES, family_of, name_of
+
+    own = family_of(model)
+    said = metadata.get(f"ss_{BASE_FAMILY}")
+    found = [said] if said in FAMILIES else families_of(linears)
+    if found and name_of(own) not in found:
+        others = " or ".join(FAMILIES[str(name)].pipeline for name in found)
+        raise UserError(f"{path}: expected a LoRA of {own.pipeline}, found one of {others}")
 
 
 def _add(model: nn.Module, path: Path, adapter_name: str, loras: Mapping[str, LinearLora], what: str) -> None:

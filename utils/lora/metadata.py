@@ -18,7 +18,8 @@ from torch import nn
 from utils.config.runs import Run
 from utils.errors import UserError
 from utils.lora.header import BASE_HASH, BASE_MODEL, architecture_of, modelspec, now
-from utils.models.families import Family, family_of
+from utils.models.families import family_of, name_of
+from utils.models.family import Family
 from utils.models.identity import base_hash
 from utils.records import project_version, software
 
@@ -88,7 +89,7 @@ def _sd_scripts(run: Run, family: Family, images: int, step: int) -> dict[str, A
         **({"network_module": family.lora.network_module} if family.lora.network_module else {}),
         "network_dim": config.rank,
         "network_alpha": config.rank,
-        BASE_FAMILY: family.name,
+        BASE_FAMILY: name_of(family),
         "sd_model_name": config.pretrained_model_name_or_path,
         "output_name": run.name,
         "learning_rate": config.lr,

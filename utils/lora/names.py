@@ -8,6 +8,9 @@ A key is a stem, which names a module, and an ending, which says what part of it
     modules     diffusers' linears, or those of FLUX's original code, where q, k and v are one; XLabs' too
     separator   dots, or underscores in their place
 
+Families have modules of the same name in their original codes that are other linears: whose they are, the
+other modules of the file tell, and how many inputs and outputs each has.
+
 Text encoders' linears have names of their own, behind text_encoder., lora_te1_ and others: see
 utils/models/text_names.py. Here they are called as in a pipeline, behind the encoder's name in it.
 """
@@ -15,11 +18,12 @@ utils/models/text_names.py. Here they are called as in a pipeline, behind the en
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from utils.models.families import FAMILIES, LoraNames
+from utils.models.families import FAMILIES
+from utils.models.family import LoraNames
 from utils.models.text_names import TextEncoder
 
 T = TypeVar("T")
@@ -67,25 +71,55 @@ class Module:
         return part_of_linear(self.linears[0])
 
 
-def module_at(stem: str) -> Module | None:
+def module_at(stem: str, whose: LoraNames | None = None) -> Module | None:
     """The module that a stem names; None if there is none of that name in any family.
 
     Behind "transformer." any dotted name is taken as it is: which linears there are, the model knows.
+
+    Args:
+        stem: of a key.
+        whose: the family whose original code it may be of, as `original_of` says; None: any that has it.
     """
     if module := text_module(stem):
         return module
-    body = stem
-    while prefix := next((prefix for prefix in _PREFIXES if body.startswith(prefix)), ""):
-        body = body.removeprefix(prefix)
-    prefix = stem[: len(stem) - len(body)]
+    prefix, body = _without_prefix(stem)
     flat = body.replace(".", "_")
     if linear := _linear(flat):
         return Module((linear,), (1,), prefix, body)
-    for names in original_names():
+    for names in original_names() if whose is None else [whose]:
         if linears := _original(names, flat):
             swapped = linears[0] in names.swapped
             return Module(linears, shares(linears), prefix, body, True, swapped)
     return Module((body,), (1,), prefix, body) if prefix.startswith(DIFFUSERS_PREFIX) and body else None
+
+
+def original_of(sizes: Mapping[str, tuple[int, int] | None]) -> LoraNames | None:
+    """The first family whose original code all of a file's modules may be of; None if there is none.
+
+    Args:
+        sizes: stem -> (outputs, inputs) of the linear that it is for, None where its tensors do not say.
+    """
+    bodies = {_without_prefix(stem)[1].replace(".", "_"): size for stem, size in sizes.items()}
+    every = original_names()
+    of_original = {
+        flat: size for flat, size in bodies.items() if any(_original(names, flat) for names in every)
+    }
+    linears = [linear for flat in bodies if (linear := _linear(flat))]
+    return next(
+        (
+            names
+            for names in every
+            if _has_all(names, linears)
+            and all(_may_be(names, flat, size) for flat, size in of_original.items())
+        ),
+        None,
+    )
+
+
+def families_of(linears: Iterable[str]) -> list[str]:
+    """The families in which all of these linears of a transformer are known, by diffusers' names."""
+    linears = list(linears)
+    return [name for name, family in FAMILIES.items() if _has_all(family.lora, linears)]
 
 
 def text_encoders() -> dict[str, TextEncoder]:
@@ -167,12 +201,41 @@ def shares(linears: Sequence[str]) -> tuple[int, ...]:
 def attention_linears(present: Sequence[str]) -> set[str]:
     """Every linear inside attention of the blocks up to the last ones that some linears lie in."""
     wanted: set[str] = set()
-    for kind, linears in _blocks():
+    known = families_of(name for name in present if part_of_linear(name) == TRANSFORMER)
+    for kind, linears in FAMILIES[known[0]].lora.linears.items() if known else _blocks():
         numbers = [int(match[1]) for name in present if (match := re.match(rf"{kind}\.(\d+)\.", name))]
         attention = [linear for linear in linears if linear.startswith("attn.")]
         for number in range(max(numbers) + 1) if numbers else ():
             wanted |= {f"{kind}.{number}.{linear}" for linear in attention}
     return wanted
+
+
+def _without_prefix(stem: str) -> tuple[str, str]:
+    """All prefixes that a stem begins with, and the rest of it."""
+    body = stem
+    while prefix := next((prefix for prefix in _PREFIXES if body.startswith(prefix)), ""):
+        body = body.removeprefix(prefix)
+    return stem[: len(stem) - len(body)], body
+
+
+def _has_all(names: LoraNames, linears: Iterable[str]) -> bool:
+    """Whether a family has linears of all these names."""
+
+    def has(linear: str) -> bool:
+        match = re.fullmatch(r"(\w+)\.\d+\.(.+)", linear)
+        kind, name = (match[1], match[2]) if match else ("", linear)
+        return name in names.linears.get(kind, ())
+
+    return all(has(linear) for linear in linears)
+
+
+def _may_be(names: LoraNames, flat: str, size: tuple[int, int] | None) -> bool:
+    """Whether a module of (outputs, inputs) can be the one that a family's original code calls so."""
+    if _original(names, flat) is None:
+        return False
+    match = re.fullmatch(r"(\w+?)_\d+_(\w+)", flat)
+    expected = names.sizes.get(match[1], {}).get(match[2]) if match else None
+    return expected is None or size is None or size[0] * expected[1] == size[1] * expected[0]
 
 
 def _blocks() -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -7,7 +7,7 @@ lora_up, lora.down and lora.up, or down and up. What is no plain LoRA is told by
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -97,3 +97,21 @@ def lora_misfit(name: str, parts: Mapping[str, Tensor]) -> str | None:
     if shape_a[0] > MAX_RANK:
         return f"{name} of rank {shape_a[0]} where {MAX_RANK} is the most"
     return misfit(name, parts)
+
+
+def size_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, int] | None:
+    """(outputs, inputs) of the linear that an adapter is for, by the shapes of its parts; None if unclear."""
+    shapes = {part: shape for part, shape in shapes.items() if len(shape) == 2}
+    for rows, columns in ((B, A), ("diff", "diff"), ("hada_w1_a", "hada_w1_b")):
+        if rows in shapes and columns in shapes:
+            return shapes[rows][0], shapes[columns][1]
+    factors = [
+        (shapes.get(name, shapes.get(f"{name}_a")), shapes.get(name, shapes.get(f"{name}_b")))
+        for name in ("lokr_w1", "lokr_w2")
+    ]
+    outputs, inputs = 1, 1
+    for left, right in factors:
+        if left is None or right is None:
+            return None
+        outputs, inputs = outputs * left[0], inputs * right[1]
+    return outputs, inputs

@@ -22,6 +22,7 @@ from utils.lora.names import (
     Module,
     module_at,
     of_text_encoder,
+    original_of,
     text_encoders,
 )
 from utils.lora.peft_config import PeftConfig
@@ -107,9 +108,10 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
     adapters: dict[str, Adapter] = {}
     words: dict[str, Tensor] = {}
     left, faults = [], [] if tensors else ["no tensors"]
+    whose = original_of(_sizes(tensors))
     for key, tensor in tensors.items():
         found = parts.part_of(key)
-        module = module_at(found[0]) if found else None
+        module = module_at(found[0], whose) if found else None
         of_text = of_text_encoder(key) or (module is not None and module.part != TRANSFORMER)
         if of_text and skip_text_encoder:
             left.append(key)
@@ -118,8 +120,8 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
             words[key] = parts.readable("", tensor)
             continue
         if found is None or module is None or (of_text and module.part == TRANSFORMER):
-            whose = " of a text encoder" if of_text else ""
-            faults.append(f"{key} matches no linear{whose} of FLUX")
+            part_of = " of a text encoder" if of_text else ""
+            faults.append(f"{key} matches no linear{part_of} of FLUX")
             continue
         stem, kind, part = found
         adapter = adapters.setdefault(stem, Adapter(module))
@@ -139,6 +141,15 @@ def sort_tensors(tensors: Mapping[str, Tensor], skip_text_encoder: bool = False)
     if faults:
         raise Misfit(faults)
     return Contents(adapters, tuple(left), words)
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int] | None]:
+    """Stem of a key -> (outputs, inputs) of its linear, as far as its tensors say."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, tensor in tensors.items():
+        if found := parts.part_of(key):
+            shapes.setdefault(found[0], {})[found[2]] = tuple(tensor.shape)
+    return {stem: parts.size_of(own) for stem, own in shapes.items()}
 
 
 def plain_loras(contents: Contents, metadata: Mapping[str, str]) -> dict[str, LinearLora]:

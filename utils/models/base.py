@@ -21,7 +21,8 @@ from torch import Tensor
 from utils.errors import UserError
 from utils.machine import heavy_imports
 from utils.models.embeds import PromptEmbeds
-from utils.models.families import Family, family_named, pipeline_in
+from utils.models.families import family_named, pipeline_in
+from utils.models.family import Family
 
 
 @dataclass
@@ -100,6 +101,10 @@ class Base(ABC):
     def velocity(self, latents: Tensor, sigma: Tensor, embeds: PromptEmbeds, guidance_scale: float) -> Tensor:
         """The transformer's velocity, as of `predict_velocity`; `embeds` are of as many prompts as images."""
 
+    def learned_guidance(self, guidance_scale: float) -> float:
+        """The guidance_scale of the velocity that LoRAs learn, where images are sampled under another."""
+        return guidance_scale
+
     # --- what all share ---
 
     @property
@@ -131,7 +136,7 @@ class Base(ABC):
             latents: x_t (B, C, h, w).
             sigma: (B,) in [0, 1].
             embeds: of one prompt, or of B.
-            guidance_scale: of a base that has guidance distilled; ignored by others.
+            guidance_scale: of distilled guidance, or of true one; a base that has none passes it over.
         """
         self.forwards.calls += 1
         self.forwards.images += len(latents)

@@ -8,87 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError, nearest
 from utils.machine import resolve_model_path
-from utils.models.text_names import CLIP_L, T5_XXL, TextEncoder
+from utils.models.family import Family, LoraNames
+from utils.models.flux2_family import FLUX2
+from utils.models.text_names import CLIP_L, T5_XXL
 
 
-@dataclass(frozen=True)
-class LoraNames:
-    """What a family's linears are called in LoRA files.
-
-    Attributes:
-        linears: kind of block -> its linears, "" for those outside of blocks, as diffusers names them.
-        original: kind of block in the original code -> (its name in diffusers, {module: linears that are one
-            there, in the order of their rows}).
-        original_outside: module outside of blocks in the original code -> linear.
-        original_aliases: kind of block in the original code -> {other name of its modules: linears}.
-        swapped: linears whose two halves of outputs stand the other way round in the original code.
-        wider: linears of fused modules whose outputs are a multiple of the others'.
-        network_module: sd-scripts' own for this family, as LoRA headers say it; "" where it has none.
-        architectures: as LoRA headers' modelspec.architecture says it, of a base with distilled guidance and
-            of one without; () where there is no word for it.
-    """
-
-    linears: Mapping[str, tuple[str, ...]]
-    original: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
-    original_outside: Mapping[str, str] = field(default_factory=dict)
-    original_aliases: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    swapped: tuple[str, ...] = ()
-    wider: Mapping[str, int] = field(default_factory=dict)
-    network_module: str = ""
-    architectures: tuple[str, ...] = ()
-    text: tuple[TextEncoder, ...] = ()
-
-
-@dataclass(frozen=True)
-class Family:
-    """One family.
-
-    Attributes:
-        pipeline: the class that its model_index.json names.
-        base: its `Base`, "module:Class".
-        transformer: the class of what is edited.
-        pixel_multiple: of the sides of its images.
-        targets: train_method -> ends of the names of the linears that get a LoRA.
-        blocks: names of the transformer's lists of repeated blocks.
-        lora: names in LoRA files.
-        presets: base in config/base/ -> GB of the card that it is for, in the order of what they need.
-        tags: of its LoRAs on the hub.
-    """
-
-    pipeline: str
-    base: str
-    transformer: str
-    pixel_multiple: int
-    targets: Mapping[str, tuple[str, ...]]
-    blocks: tuple[str, ...]
-    lora: LoraNames
-    presets: Mapping[str, int] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Its key in FAMILIES."""
-        return next(name for name, family in FAMILIES.items() if family is self)
-
-    def check_size(self, pixels: int, where: str) -> None:
-        """Raise `UserError` for an image side that the family can't have; `where` it stands."""
-        if pixels <= 0 or pixels % self.pixel_multiple:
-            raise UserError(f"{where}: expected a multiple of {self.pixel_multiple}, found {pixels}")
-
-    def linears(self, train_method: str) -> tuple[str, ...]:
-        """Ends of the names of the linears that a train_method trains; `UserError` for an unknown one."""
-        if train_method not in self.targets:
-            raise UserError(
-                f"train_method: expected one of {', '.join(self.targets)}, found {train_method!r}"
-                f"{nearest(train_method, self.targets)}"
-            )
-        return self.targets[train_method]
+def name_of(family: Family) -> str:
+    """A family's key in FAMILIES."""
+    return next(name for name, each in FAMILIES.items() if each is family)
 
 
 def family_named(pipeline: str) -> Family:
@@ -159,9 +90,9 @@ def train_methods() -> list[str]:
     return list(dict.fromkeys(name for family in FAMILIES.values() for name in family.targets))
 
 
-def presets() -> dict[str, int]:
-    """Every family's presets."""
-    return {base: card for family in FAMILIES.values() for base, card in family.presets.items()}
+def presets_beside(base: str) -> dict[str, int]:
+    """The presets of the family that a base in config/base/ is a preset of; {} for any other base."""
+    return next((dict(each.presets) for each in FAMILIES.values() if base in each.presets), {})
 
 
 _IMAGE_STREAM = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
@@ -259,6 +190,13 @@ _FLUX1 = Family(
         },
         swapped=("norm_out.linear",),  # shift and scale there, scale and shift in diffusers
         wider={"proj_mlp": 4},  # the MLP's hidden size
+        sizes={
+            "double_blocks": {
+                **{f"{stream}_mlp_0": (4, 1) for stream in ("img", "txt")},
+                **{f"{stream}_mlp_2": (1, 4) for stream in ("img", "txt")},
+            },
+            "single_blocks": {"linear1": (7, 1), "linear2": (1, 5)},
+        },
         network_module="networks.lora_flux",
         architectures=("flux-1-dev", "flux-1-schnell"),
         text=(CLIP_L, T5_XXL),
@@ -267,4 +205,4 @@ _FLUX1 = Family(
     tags=("flux",),
 )
 
-FAMILIES: dict[str, Family] = {"flux1": _FLUX1}
+FAMILIES: dict[str, Family] = {"flux1": _FLUX1, "flux2": FLUX2}

@@ -28,17 +28,13 @@ class BaseViews:
     Args:
         base: with its VAE.
         embeds: of the empty prompt.
-        guidance_scale: of a base that has guidance distilled.
+        guidance_scale: that images are sampled under.
         batch_size: images in a forward pass.
     """
 
     def __init__(self, base: Base, embeds: PromptEmbeds, guidance_scale: float, batch_size: int) -> None:
-        self.base, self.embeds, self.guidance_scale, self.batch_size = (
-            base,
-            embeds,
-            guidance_scale,
-            batch_size,
-        )
+        self.base, self.embeds, self.batch_size = base, embeds, batch_size
+        self.guidance_scale = base.learned_guidance(guidance_scale)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """(B, h * w, C) latents and (B, N, D) tokens, on the CPU, of images (B, 3, H, W) in [-1, 1]."""

@@ -17,7 +17,8 @@ from einops import rearrange
 from torch import Tensor
 
 from utils.models.base import Base, PromptEmbeds, scheduler_sigmas
-from utils.models.families import FAMILIES, Family
+from utils.models.families import FAMILIES
+from utils.models.family import Family
 from utils.models.parts import load_parts
 
 logger = logging.getLogger(__name__)

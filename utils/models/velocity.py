@@ -22,7 +22,7 @@ class PromptedVelocity:
     Attributes:
         base: the base.
         embeds: of every prompt that is asked for.
-        guidance_scale: of a base that has guidance distilled.
+        guidance_scale: that images are sampled under; what is learned may be under another, as the base says.
     """
 
     base: Base
@@ -37,7 +37,8 @@ class PromptedVelocity:
         own = [self.embeds[prompt] for prompt in prompts]
         size = len(x_t) // len(own)
         embeds = own[0] if len(own) == 1 else PromptEmbeds.joined([each.expand(size) for each in own])
-        return self.base.predict_velocity(x_t, sigma, embeds, self.guidance_scale)
+        guidance_scale = self.base.learned_guidance(self.guidance_scale)
+        return self.base.predict_velocity(x_t, sigma, embeds, guidance_scale)
 
     def adapters(self, *mixes: Mix) -> AbstractContextManager[None]:
         """See `use_mixes`."""
@@ -51,7 +52,7 @@ class Velocity:
     Attributes:
         base: the base.
         embeds: of one prompt, or of one an image.
-        guidance_scale: of a base that has guidance distilled.
+        guidance_scale: of distilled guidance, or of true one.
         batch_size: most images in one forward pass of sampling.
     """
 

@@ -20,7 +20,8 @@ from utils.data.dataset_summary import DatasetCount, SizeOf, count_epoch, in_wor
 from utils.data.epochs import Step, plan_steps, spelled, steps_of_epoch, without_words
 from utils.errors import UserError
 from utils.machine import launched_processes
-from utils.models.families import Family, pixel_multiple_at
+from utils.models.families import pixel_multiple_at
+from utils.models.family import Family
 from utils.training.captioned_faults import unfit_together
 from utils.training.class_images import given_class_images
 from utils.training.sources import Source

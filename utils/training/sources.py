@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from utils.config.runs import RealRun, Run, expand_real_runs, expand_runs
 from utils.config.schema import Config
 from utils.files import find_images
-from utils.models.families import Family, pixel_multiple_at
+from utils.models.families import pixel_multiple_at
+from utils.models.family import Family
 
 if TYPE_CHECKING:
     from PIL.Image import Image
