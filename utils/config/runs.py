@@ -5,15 +5,13 @@ carries a config narrowed to itself, so that the config saved beside the weights
 Names are the reference implementation's.
 """
 
-import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from zlib import crc32
 
+from utils.config.run_names import decimals, place, slug
 from utils.config.schema import Config, SliderScale
 from utils.errors import UserError, nearest
 from utils.files import find_images, in_folder, one_form
@@ -169,15 +167,15 @@ class Run:
         lora = f"{config.train_iteration}epoch"
         if config.use_trained_lora_path:
             stems = [path.stem for path in self.lora_paths]
-            lora = stems[0] if len(stems) == 1 else _slug("_".join(stems))
-            lora = f"{lora}_{_place(self.lora_paths)}"
+            lora = stems[0] if len(stems) == 1 else slug("_".join(stems))
+            lora = f"{lora}_{place(self.lora_paths)}"
         return self.gen_folder / "_".join(part for part in (lora, self._prompt_slug) if part)
 
     @property
     def _prompt_slug(self) -> str:
         name = self.prompts_path.name
         bare = name.removesuffix(".yaml").removesuffix(".yml")
-        return _slug(bare if self.config.use_prompts_file else self.prompt)
+        return slug(bare if self.config.use_prompts_file else self.prompt)
 
     def seed_folder(self, seed: int) -> Path:
         """One seed's images."""
@@ -186,7 +184,7 @@ class Run:
     def image_path(self, seed: int, skip: int, scale: SliderScale) -> Path:
         """One image, such as 6666/skip14_scale0.40.png; of two LoRAs, 6666/skip14_scale0.40_1.00.png."""
         scales = scale if isinstance(scale, tuple) else (scale,)
-        return self.seed_folder(seed) / f"skip{skip}_scale{'_'.join(map(_decimals, scales))}.png"
+        return self.seed_folder(seed) / f"skip{skip}_scale{'_'.join(map(decimals, scales))}.png"
 
     def grid_path(self, seed: int) -> Path:
         """One seed's captioned grid: a column a scale, a row a skip."""
@@ -199,7 +197,7 @@ class Run:
 
     def gif_path(self, seed: int, skip: int, others: Sequence[float] = ()) -> Path:
         """One seed's slider moving, such as 6666_skip14.gif; `others`: the other LoRAs' scales, held."""
-        held = "".join(f"_{_decimals(scale)}" for scale in others)
+        held = "".join(f"_{decimals(scale)}" for scale in others)
         return self.seeds_folder / f"{seed}_skip{skip}{held}.gif"
 
     @property
@@ -239,7 +237,7 @@ class RealRun(Run):
     def seeds_folder(self) -> Path:
         """The edits of one semantic LoRA and prompt by one inversion: a folder and a grid a seed."""
         config, semantic = self.config, Path(self.config.semantic_lora_path)
-        parts = [semantic.parent.name, semantic.stem, _place([semantic]), self._prompt_slug, config.inversion]
+        parts = [semantic.parent.name, semantic.stem, place([semantic]), self._prompt_slug, config.inversion]
         if config.inversion == "lora":
             parts += [config.inversion_rule, f"{config.semantic_cfg_scale:g}w"]
         return self.gen_folder / "_".join(part for part in parts if part)
@@ -247,23 +245,6 @@ class RealRun(Run):
     @property
     def _image(self) -> str:
         return f"{self.dataset}_{self.photograph.stem}"
-
-
-def _decimals(scale: float) -> str:
-    return f"{scale + 0.0:.2f}" if round(scale, 2) == scale else f"{scale}"  # + 0.0: -0.0 is 0.0
-
-
-def _place(paths: Sequence[Path]) -> str:
-    """Tells files of one name apart: a CRC of where they lie, from the current folder if they are in it."""
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    seen = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in whole]
-    return f"{crc32(b'|'.join(os.fsencode(path.as_posix()) for path in seen)):08x}"
-
-
-def _slug(text: str) -> str:
-    """A text as part of a file name: letters and digits; a long one is cut, its CRC tells it apart."""
-    slug = re.sub(r"\W+", "_", text).strip("_")
-    return slug if len(slug) <= 60 else f"{slug[:50]}_{crc32(text.encode()):08x}"
 
 
 def expand_runs(config: Config) -> list[Run]:
