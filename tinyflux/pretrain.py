@@ -47,7 +47,7 @@ class Recipe:
     vae: Schedule = Schedule(steps=2900, lr=6e-3, warmup=60, decay_from=0.55, ema_decay=0.99)
     vae_batch: int = 8
     vae_crop_steps: int = 2400
-    base: Schedule = Schedule(steps=18_000, lr=2e-3, warmup=200, decay_from=0.42, ema_decay=0.999)
+    base: Schedule = Schedule(steps=15_000, lr=2e-3, warmup=200, decay_from=0.5, ema_decay=0.999)
     base_batch: int = 48
     distill: Schedule = Schedule(steps=2000, lr=5e-4, warmup=40, decay_from=0.3, ema_decay=0.995)
     distill_batch: int = 32
