@@ -11,7 +11,7 @@ import torch
 from tests.flow.test_objectives import BIASES, WEIGHTS, ToyModel, losses_of
 from utils.config.schema import choices
 from utils.flow.passes import CaptionedBatch
-from utils.flow.subject import PRIORS, Captioned
+from utils.flow.subject import PRIORS, CaptionedReconstruction
 from utils.training.methods import build_objective
 
 CAPTIONS, CLASS_CAPTIONS, CLASS_PROMPTS = ("target", "positive"), ("start", "negative"), ("negative", "start")
@@ -54,7 +54,7 @@ def test_the_losses_are_those_of_the_formulas_and_the_priors_is_weighted(
     batch: CaptionedBatch, prior: str, joint: bool
 ) -> None:
     model = ToyModel()
-    losses = losses_of(Captioned(prior, 0.25, joint=joint), model, batch)
+    losses = losses_of(CaptionedReconstruction(prior, 0.25, joint=joint), model, batch)
     wanted = expected(batch, prior)
     if "prior" in wanted:
         wanted["prior"] *= 0.25
@@ -73,7 +73,7 @@ def test_passes_together_give_the_gradients_of_passes_apart(batch: CaptionedBatc
         gradients = []
         for joint in (True, False):
             model = ToyModel()
-            sum(losses_of(Captioned(prior, 0.5, joint=joint), model, batch).values()).backward()
+            sum(losses_of(CaptionedReconstruction(prior, 0.5, joint=joint), model, batch).values()).backward()
             gradients.append(model.weights["semantic"].grad)
         torch.testing.assert_close(*gradients)
 
@@ -83,15 +83,15 @@ def test_an_adapter_that_does_nothing_under_class_captions_has_no_loss_of_prior_
 ) -> None:
     model = ToyModel()
     model.weights["semantic"].data.zero_()
-    assert losses_of(Captioned("base", 1.0), model, batch)["prior"].item() == 0
+    assert losses_of(CaptionedReconstruction("base", 1.0), model, batch)["prior"].item() == 0
 
 
 def test_prior_images_without_images_is_a_fault_of_the_caller(batch: CaptionedBatch) -> None:
     with pytest.raises(ValueError, match="expected images of the class in the batch, found none"):
-        losses_of(Captioned("images", 1.0), ToyModel(), replace(batch, class_x_0=None))
+        losses_of(CaptionedReconstruction("images", 1.0), ToyModel(), replace(batch, class_x_0=None))
 
 
 def test_a_config_chooses_prior_and_weight() -> None:
     built = build_objective("train_subject", 4.0, 1.0, False, prior="base", prior_weight=0.3)
-    assert built == Captioned("base", 0.3, joint=False)
+    assert built == CaptionedReconstruction("base", 0.3, joint=False)
     assert set(choices("prior")) == set(PRIORS)

@@ -17,7 +17,7 @@ from utils.data.pixels import to_images
 from utils.errors import UserError
 from utils.flow.sampling import initial_noise
 from utils.generation.sweep import applied_loras, semantic_names, sweep_images
-from utils.generation.texts import Edits, encode_under, new_words_in, with_files, without_words
+from utils.generation.texts import Edits, encode_under, new_words_in, with_files, without_new_words
 from utils.lora.files import write_lora
 from utils.lora.linear import LinearLora
 from utils.lora.words import NewWord, write_words
@@ -168,7 +168,7 @@ def test_new_words_in_a_lora_and_for_stock_diffusers(
     for scale, image in zip((0.0, 1.0), theirs, strict=True):
         assert_same_image(images[scale], image)
     assert new_words_in([Edits([lora], [1.0], [])]) == ["<new1>"]
-    assert without_words(["a <new1>, a cat"], ["<new1>"]) == ["a , a cat"]
+    assert without_new_words(["a <new1>, a cat"], ["<new1>"]) == ["a , a cat"]
     with pytest.raises(UserError, match=r"expected other words than .* has, found <new1>"):
         swept(base, [lora, lora], [(1.0, 1.0)])
 

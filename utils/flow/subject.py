@@ -57,7 +57,7 @@ PRIORS: dict[str, Callable[[VelocityModel, CaptionedBatch], list[Pass]]] = {
 
 
 @dataclass(frozen=True)
-class Captioned(Objective[CaptionedBatch]):
+class CaptionedReconstruction(Objective[CaptionedBatch]):
     """Images under their captions, on the rectified flow, and a prior.
 
     subject loss  || v(x_t, c; semantic) - (noise - x_0) ||^2

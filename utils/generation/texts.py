@@ -99,7 +99,7 @@ def new_words_in(edits: Sequence[Edits]) -> list[str]:
     return [word.word for path in paths if text_use(path)[1] for word in read_lora(path).words]
 
 
-def without_words(prompts: Collection[str], words: Sequence[str]) -> list[str]:
+def without_new_words(prompts: Collection[str], words: Sequence[str]) -> list[str]:
     """Prompts with some words left out."""
     left = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     return [re.sub(rf"(?<!\w)(?:{left})(?!\w)", "", prompt) for prompt in prompts] if words else list(prompts)

@@ -236,7 +236,7 @@ def load_base(
     with heavy_imports():
         import torch
 
-        from utils.generation.texts import encode_under, new_words_in, without_words
+        from utils.generation.texts import encode_under, new_words_in, without_new_words
         from utils.models.base import load_base_model
         from utils.models.compiling import compile_blocks
         from utils.models.memory import out_of_memory
@@ -251,7 +251,7 @@ def load_base(
     note = f" ({config.base_note})" if config.base_note else ""
     print(f"base: {experiment.model_path} on {device}, {config.dtype}{together}{note}", flush=True)
     new = {*new_words_in(edits), config.new_token, config.trigger} - {""}
-    if unknown := unknown_words(experiment.model_path, without_words(prompts, sorted(new))):
+    if unknown := unknown_words(experiment.model_path, without_new_words(prompts, sorted(new))):
         print(f"check: the base knows no {', '.join(map(repr, unknown))}; its words are in {KNOWN_WORDS}")
     torch.set_float32_matmul_precision("high")  # TF32 where there is any; what counts is in the base's dtype
     base = load_base_model(experiment.model_path, device, getattr(torch, config.dtype), config.quantization)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils.errors import UserError, nearest
 from utils.machine import resolve_model_path
-from utils.models.family import Family, LoraNames
+from utils.models.family import IMAGE_STREAM, TEXT_STREAM, Family, LoraNames
 from utils.models.flux2_family import FLUX2
 from utils.models.text_names import CLIP_L, T5_XXL
 
@@ -95,14 +95,12 @@ def presets_beside(base: str) -> dict[str, int]:
     return next((dict(each.presets) for each in FAMILIES.values() if base in each.presets), {})
 
 
-_IMAGE_STREAM = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
-_TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
 _DOUBLE = (
-    *(*_IMAGE_STREAM, *_TEXT_STREAM),
+    *(*IMAGE_STREAM, *TEXT_STREAM),
     *(f"{ff}.net.{part}" for ff in ("ff", "ff_context") for part in ("0.proj", "2")),
     *("norm1.linear", "norm1_context.linear"),
 )
-_SINGLE = (*_IMAGE_STREAM[:3], "proj_mlp", "proj_out", "norm.linear")
+_SINGLE = (*IMAGE_STREAM[:3], "proj_mlp", "proj_out", "norm.linear")
 
 # FLUX has no separate cross-attention: double blocks attend jointly over text and image with a set of
 # projections for each stream, single blocks over both with one set (to_q, to_k, to_v; their output projection
@@ -114,9 +112,9 @@ _FLUX1 = Family(
     transformer="FluxTransformer2DModel",
     pixel_multiple=16,  # the VAE shrinks by 8, and a token is 2 x 2 latents
     targets={
-        "full": (*_IMAGE_STREAM, *_TEXT_STREAM),
-        "image": _IMAGE_STREAM,
-        "xattn": _TEXT_STREAM,
+        "full": (*IMAGE_STREAM, *TEXT_STREAM),
+        "image": IMAGE_STREAM,
+        "xattn": TEXT_STREAM,
         "xattn-strict": ("attn.add_k_proj", "attn.add_v_proj"),
         "blocks": tuple(dict.fromkeys((*_DOUBLE, *_SINGLE))),
     },
@@ -138,10 +136,10 @@ _FLUX1 = Family(
             "double_blocks": (
                 "transformer_blocks",
                 {
-                    "img_attn_qkv": _IMAGE_STREAM[:3],
-                    "txt_attn_qkv": _TEXT_STREAM[:3],
-                    "img_attn_proj": _IMAGE_STREAM[3:],
-                    "txt_attn_proj": _TEXT_STREAM[3:],
+                    "img_attn_qkv": IMAGE_STREAM[:3],
+                    "txt_attn_qkv": TEXT_STREAM[:3],
+                    "img_attn_proj": IMAGE_STREAM[3:],
+                    "txt_attn_proj": TEXT_STREAM[3:],
                     "img_mlp_0": ("ff.net.0.proj",),
                     "img_mlp_2": ("ff.net.2",),
                     "txt_mlp_0": ("ff_context.net.0.proj",),
@@ -153,7 +151,7 @@ _FLUX1 = Family(
             "single_blocks": (
                 "single_transformer_blocks",
                 {
-                    "linear1": (*_IMAGE_STREAM[:3], "proj_mlp"),
+                    "linear1": (*IMAGE_STREAM[:3], "proj_mlp"),
                     "linear2": ("proj_out",),
                     "modulation_lin": ("norm.linear",),
                 },
@@ -177,15 +175,15 @@ _FLUX1 = Family(
         original_aliases={
             # processor: XLabs' LoRAs, which sit in its attention processors
             "double_blocks": {
-                "processor_qkv_lora1": _IMAGE_STREAM[:3],
-                "processor_qkv_lora2": _TEXT_STREAM[:3],
-                "processor_proj_lora1": _IMAGE_STREAM[3:],
-                "processor_proj_lora2": _TEXT_STREAM[3:],
+                "processor_qkv_lora1": IMAGE_STREAM[:3],
+                "processor_qkv_lora2": TEXT_STREAM[:3],
+                "processor_proj_lora1": IMAGE_STREAM[3:],
+                "processor_proj_lora2": TEXT_STREAM[3:],
             },
             "single_blocks": {
-                "processor_qkv_lora": _IMAGE_STREAM[:3],
+                "processor_qkv_lora": IMAGE_STREAM[:3],
                 "processor_proj_lora": ("proj_out",),
-                "linear1_qkv": _IMAGE_STREAM[:3],  # ComfyUI's, without the MLP
+                "linear1_qkv": IMAGE_STREAM[:3],  # ComfyUI's, without the MLP
             },
         },
         swapped=("norm_out.linear",),  # shift and scale there, scale and shift in diffusers

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from utils.errors import UserError, nearest
 from utils.models.text_names import TextEncoder
 
+IMAGE_STREAM = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
+TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
+"""Linears of the attention of double blocks, as diffusers names them in every family that has such blocks."""
+
 
 @dataclass(frozen=True)
 class LoraNames:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from utils.models.family import Family, LoraNames
+from utils.models.family import IMAGE_STREAM, TEXT_STREAM, Family, LoraNames
 
-_IMAGE_STREAM = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
-_TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
 # A single block's attention and MLP are one linear in, and one out.
 _FUSED = ("attn.to_qkv_mlp_proj", "attn.to_out")
 
@@ -15,7 +13,7 @@ _MODULATIONS = ("double_stream_modulation_img", "double_stream_modulation_txt", 
 _NAMES = LoraNames(
     linears={
         "transformer_blocks": (
-            *(*_IMAGE_STREAM, *_TEXT_STREAM),
+            *(*IMAGE_STREAM, *TEXT_STREAM),
             *(f"{ff}.linear_{side}" for ff in _MLPS.values() for side in ("in", "out")),
         ),
         "single_transformer_blocks": _FUSED,
@@ -33,10 +31,10 @@ _NAMES = LoraNames(
         "double_blocks": (
             "transformer_blocks",
             {
-                "img_attn_qkv": _IMAGE_STREAM[:3],
-                "txt_attn_qkv": _TEXT_STREAM[:3],
-                "img_attn_proj": _IMAGE_STREAM[3:],
-                "txt_attn_proj": _TEXT_STREAM[3:],
+                "img_attn_qkv": IMAGE_STREAM[:3],
+                "txt_attn_qkv": TEXT_STREAM[:3],
+                "img_attn_proj": IMAGE_STREAM[3:],
+                "txt_attn_proj": TEXT_STREAM[3:],
                 **{f"{stream}_mlp_0": (f"{ff}.linear_in",) for stream, ff in _MLPS.items()},
                 **{f"{stream}_mlp_2": (f"{ff}.linear_out",) for stream, ff in _MLPS.items()},
             },
@@ -74,9 +72,9 @@ FLUX2 = Family(
     transformer="Flux2Transformer2DModel",
     pixel_multiple=16,  # the VAE shrinks by 8, and 2 x 2 of what it gives are one latent
     targets={
-        "full": (*_IMAGE_STREAM, *_TEXT_STREAM, *_FUSED),
-        "image": (*_IMAGE_STREAM, *_FUSED),
-        "xattn": _TEXT_STREAM,
+        "full": (*IMAGE_STREAM, *TEXT_STREAM, *_FUSED),
+        "image": (*IMAGE_STREAM, *_FUSED),
+        "xattn": TEXT_STREAM,
         "xattn-strict": ("attn.add_k_proj", "attn.add_v_proj"),
     },
     blocks=("transformer_blocks", "single_transformer_blocks"),

@@ -47,7 +47,7 @@ class Average:
             _copy(before, weights)
 
 
-def averaged(average: Average | None, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
+def as_saved(average: Average | None, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
     """Inside, the weights are what is saved: their means, or themselves without an average."""
     return nullcontext() if average is None else average.in_place_of(weights)
 

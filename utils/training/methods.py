@@ -26,7 +26,7 @@ from utils.flow.objectives import (
 )
 from utils.flow.passes import Objective
 from utils.flow.schedules import ContentPreserving, RectifiedFlow
-from utils.flow.subject import Captioned
+from utils.flow.subject import CaptionedReconstruction
 from utils.training.captioned import CaptionedImages
 from utils.training.slider_prompts import SliderPrompts
 from utils.training.sources import ImagePairs, Photograph, Source
@@ -92,7 +92,7 @@ METHODS: dict[str, Method] = {
     "train_subject": Method(
         "a subject or a style, out of captioned images, on the rectified flow",
         CaptionedImages,
-        lambda prior="none", prior_weight=1.0: Captioned(prior, prior_weight),
+        lambda prior="none", prior_weight=1.0: CaptionedReconstruction(prior, prior_weight),
     ),
     "train_image_real": Method(
         "a LoRA that draws one photograph from any noise, on the rectified flow",

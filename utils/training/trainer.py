@@ -29,7 +29,7 @@ from utils.models.adapters import adapter_names, adapter_parameters, add_adapter
 from utils.models.base import Base, PromptEmbeds
 from utils.models.identity import base_hash
 from utils.records import recorded
-from utils.training.average import Average, averaged
+from utils.training.average import Average, as_saved
 from utils.training.batches import Batches
 from utils.training.checkpoints import Checkpoint, Learner, kept_rng, restore, take_checkpoint
 from utils.training.claims import note_saved
@@ -122,7 +122,7 @@ def train(run: Run, base: Base, batches: Batches[Drawn], objective: Objective[Dr
             save = stop or last or global_step % config.save_per_steps == 0
             log.end_step(global_step, flush=save)
             if config.sample_per_steps and global_step % config.sample_per_steps == 0:
-                with averaged(learner.average, learner.parameters):
+                with as_saved(learner.average, learner.parameters):
                     log.picture(_sample(run, base, objective.saved, batches, text), global_step)
 
             # The LoRA so far, and the state that --resume continues from.
@@ -249,7 +249,7 @@ def _save(
     metadata = training_metadata(
         run, base.transformer, learned_from, state.step, process_count(), about, called
     )
-    with averaged(learner.average, learner.parameters):  # no longer: the state's weights are the last ones
+    with as_saved(learner.average, learner.parameters):  # no longer: the state's weights are the last ones
         saved = text.saved()
         save_lora(base.transformer, adapter, run.weights_path(state.step), metadata, **saved)
         if saved["words"]:
